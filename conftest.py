@@ -1,0 +1,197 @@
+"""What every test stands on: a clean environment, a fixed now, people by role, a browser.
+
+Decides that the machine's own settings do not reach the tests: only DATABASE_URL is kept, so that
+the same suite runs on SQLite and on PostgreSQL. Nothing but loopback can be reached.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelinepulse import env
+
+DATABASE_URL = os.environ.get("DATABASE_URL", "")
+REQUIRE_ALL = os.environ.get("PULSE_REQUIRE_ALL") == "1"
+
+_home = tempfile.mkdtemp(prefix="pulse-tests-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+
+# Empty counts as absent, and hides what a developer's `.env` says.
+os.environ.update(dict.fromkeys(env.SETTING_NAMES, ""))
+os.environ.update(
+    PULSE_HOME=_home,
+    PULSE_EMBEDDED="1",
+    DATABASE_URL=DATABASE_URL,
+    STATIC_HASHED="0",
+    LOG_LEVEL="WARNING",
+    DJANGO_SETTINGS_MODULE="pipelinepulse.settings",
+)
+
+from django.conf import settings  # noqa: E402
+
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+settings.CELERY_TASK_ALWAYS_EAGER = True
+settings.CELERY_TASK_EAGER_PROPAGATES = True
+if "sqlite3" in settings.DATABASES["default"]["ENGINE"]:
+    # A file as in real life: a database in memory knows neither WAL nor a second process.
+    settings.DATABASES["default"]["TEST"] = {"NAME": str(Path(_home) / "test.sqlite3")}
+
+ROLES = {"rep": "sales rep", "manager": "sales manager", "ops": "ops", "integrator": "integrator"}
+
+# Answers that a page asked for and shows; Chromium reports each as an error of the console.
+EXPECTED_STATUS = ("403", "404", "409", "422", "503")
+
+
+# --- nothing skipped where everything is required --------------------------------------------
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped.append(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    is_controller = not hasattr(session.config, "workerinput")
+    if REQUIRE_ALL and _skipped and is_controller and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if REQUIRE_ALL and _skipped:
+        terminalreporter.section("left out although everything is required", red=True)
+        for nodeid in _skipped:
+            terminalreporter.line(nodeid)
+
+
+# --- time and people -------------------------------------------------------------------------
+@pytest.fixture
+def now() -> datetime:
+    """A Tuesday noon in the business time zone, passed to whatever takes a clock."""
+    return datetime(2026, 3, 10, 4, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def person(db: None, django_user_model: Any) -> Callable[..., Any]:
+    """Make a user of a role: `person("rep", "ann")` is ann@example.com among the sales reps."""
+    from django.contrib.auth.models import Group
+
+    def make(role: str, name: str = "") -> Any:
+        name = name or role
+        user = django_user_model.objects.create_user(
+            name, f"{name}@example.com", "a password", is_staff=role == "ops"
+        )
+        user.groups.add(Group.objects.get(name=ROLES[role]))
+        return user
+
+    return make
+
+
+@pytest.fixture
+def rep(person: Callable[..., Any]) -> Any:
+    return person("rep")
+
+
+@pytest.fixture
+def manager(person: Callable[..., Any]) -> Any:
+    return person("manager")
+
+
+@pytest.fixture
+def ops(person: Callable[..., Any]) -> Any:
+    return person("ops")
+
+
+@pytest.fixture
+def integrator(person: Callable[..., Any]) -> Any:
+    return person("integrator")
+
+
+def _signed_in(user: Any) -> Any:
+    from django.test import Client
+
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def rep_client(rep: Any) -> Any:
+    return _signed_in(rep)
+
+
+@pytest.fixture
+def manager_client(manager: Any) -> Any:
+    return _signed_in(manager)
+
+
+@pytest.fixture
+def ops_client(ops: Any) -> Any:
+    return _signed_in(ops)
+
+
+@pytest.fixture
+def integrator_client(integrator: Any) -> Any:
+    """A client that sends the integrator's API token, and no cookie."""
+    from django.test import Client
+    from rest_framework.authtoken.models import Token
+
+    token = Token.objects.create(user=integrator)
+    return Client(headers={"authorization": f"Token {token.key}"})
+
+
+# --- browser ---------------------------------------------------------------------------------
+CHROMIUM_FLAGS = [
+    "--no-sandbox",  # its sandbox refuses root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args() -> dict[str, Any]:
+    """The Chromium of the machine: nothing is downloaded."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no chromium on PATH")
+    return {"executable_path": path, "args": CHROMIUM_FLAGS}
+
+
+@pytest.fixture
+def page(context: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A tab that fails its test on any console error, script error or CSP violation."""
+    # The driver keeps an event loop in this thread; the ORM would take the test for a coroutine.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    problems: list[str] = []
+
+    def on_console(message: Any) -> None:
+        expected = any(f"status of {status}" in message.text for status in EXPECTED_STATUS)
+        if message.type == "error" and not expected:
+            problems.append(message.text)
+
+    def on_error(error: Any) -> None:
+        problems.append(str(error))
+
+    page = context.new_page()
+    page.on("console", on_console)
+    page.on("pageerror", on_error)
+    yield page
+    page.close()
+    assert problems == []
