@@ -1,0 +1,205 @@
+"""What the product may ask of the CRM, whichever version of its API answers.
+
+Decides the calls, their shapes and their errors. Leaves paths, parameters and envelopes to the
+dialects `v8` and `v6`, and retries, tokens and limits to `transport`: every call here may raise any
+`ZohoError`, after all tries that make sense.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from crm.zoho.paging import DUPLICATE_KEYS, NOT_A_NUMBER, Page, RawRecord
+
+__all__ = [
+    "DUPLICATE_KEYS",
+    "NOT_A_NUMBER",
+    "Page",
+    "RawRecord",
+    "WriteResult",
+    "ZohoClient",
+]
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What became of one row of a write, in the order of the request."""
+
+    ok: bool
+    id: int | None
+    code: str
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+    action: str | None = None  # of an upsert: "insert" or "update"
+
+
+class ZohoClient(ABC):
+    """One connection, safe to share between threads; make one per run, and `close()` it.
+
+    Times passed in must be aware; they are sent whole seconds, rounded down.
+    """
+
+    @property
+    @abstractmethod
+    def calls(self) -> int:
+        """Requests sent to the API so far, repeats included."""
+
+    @property
+    @abstractmethod
+    def retries(self) -> int:
+        """How many of `calls` were repeats."""
+
+    @property
+    @abstractmethod
+    def bytes_received(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def credits_remaining(self) -> int | None:
+        """As the CRM last said; it says so only once half of the day's credits are used."""
+
+    @property
+    @abstractmethod
+    def first_server_date(self) -> datetime | None:
+        """The CRM's clock (UTC) at this client's first good answer."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End waiting calls and connections."""
+
+    # ------------------------------------------------------------ the organisation
+
+    @abstractmethod
+    def org(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def current_user(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def users(self, kind: str = "AllUsers") -> Iterator[Page]: ...
+
+    @abstractmethod
+    def currencies(self) -> list[dict[str, Any]]:
+        """Empty where multi-currency is off."""
+
+    @abstractmethod
+    def fields(self, module: str) -> list[dict[str, Any]]: ...
+
+    @abstractmethod
+    def layouts(self, module: str) -> list[dict[str, Any]]: ...
+
+    @abstractmethod
+    def pipelines(self, layout_id: int | str) -> list[dict[str, Any]]: ...
+
+    @abstractmethod
+    def modules(self) -> list[dict[str, Any]]: ...
+
+    # ------------------------------------------------------------ reading records
+
+    @abstractmethod
+    def list_pages(
+        self,
+        module: str,
+        fields: Sequence[str],
+        *,
+        sort_by: str = "id",
+        sort_order: str = "asc",
+        modified_since: datetime | None = None,
+        converted: str | None = None,
+        page_token: str | None = None,
+        per_page: int = 200,
+    ) -> Iterator[Page]:
+        """By page tokens, to 100,000 records (then PagingLimit). Nothing there: no page.
+
+        Raises PageTokenRejected, GiveUp("paging_loop").
+        """
+
+    @abstractmethod
+    def by_ids(
+        self,
+        module: str,
+        ids: Sequence[int],
+        fields: Sequence[str],
+        converted: str | None = None,
+    ) -> Page:
+        """At most 50 ids; those that do not exist are not in the page."""
+
+    @abstractmethod
+    def record(self, module: str, record_id: int) -> RawRecord | None:
+        """One record with all its fields, or None."""
+
+    @abstractmethod
+    def deleted_pages(
+        self, module: str, *, since: datetime | None, kind: str = "all"
+    ) -> Iterator[Page]: ...
+
+    @abstractmethod
+    def count(self, module: str) -> int: ...
+
+    @abstractmethod
+    def coql(self, query: str) -> Page:
+        """Raises QueryRefused where this query is not usable."""
+
+    @abstractmethod
+    def id_range(
+        self,
+        module: str,
+        fields: Sequence[str],
+        *,
+        after: int,
+        upto: int | None,
+        modified_since: datetime | None = None,
+        limit: int = 2000,
+    ) -> Page:
+        """The first `limit` records with after < id <= upto, by id. Lookups come as their id."""
+
+    # ------------------------------------------------------------ writing records
+
+    @abstractmethod
+    def insert(
+        self, module: str, rows: list[dict[str, Any]], *, trigger: Sequence[str] | None = None
+    ) -> list[WriteResult]:
+        """At most 100. Never repeated blindly: may raise UnknownOutcome."""
+
+    @abstractmethod
+    def update(
+        self,
+        module: str,
+        rows: list[dict[str, Any]],
+        *,
+        trigger: Sequence[str] | None = None,
+        unmodified_since: datetime | None = None,
+    ) -> list[WriteResult]:
+        """At most 100, each with its `id`. A row that changed since: code ALREADY_MODIFIED."""
+
+    @abstractmethod
+    def upsert(
+        self,
+        module: str,
+        rows: list[dict[str, Any]],
+        *,
+        trigger: Sequence[str] | None = None,
+        duplicate_check_fields: Sequence[str] | None = None,
+        unmodified_since: datetime | None = None,
+    ) -> list[WriteResult]:
+        """At most 100. Without `duplicate_check_fields` as careful as `insert`."""
+
+    @abstractmethod
+    def delete(self, module: str, ids: Sequence[int]) -> list[WriteResult]:
+        """Into the CRM's recycle bin, at most 100."""
+
+    def __enter__(self) -> ZohoClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def details_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item's `details` as a dict, whatever the CRM put there."""
+    details = item.get("details")
+    return dict(details) if isinstance(details, Mapping) else {}
