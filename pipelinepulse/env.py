@@ -18,7 +18,7 @@ Modes:
 import re
 import zoneinfo
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -27,6 +27,7 @@ import environ
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
+from crm.zoho.limits import Patience
 from pipelinepulse import home as pulse_home
 
 # (accounts host, API host) per data centre, Zoho v8 docs "Multi-DC".
@@ -81,23 +82,14 @@ SETTING_NAMES = (
     "SYNC_LEASE_SECONDS",
     "SYNC_HEARTBEAT_SECONDS",
     "SWEEP_SECONDS",
+    "SANDBOX_OPTIONS",
     "SANDBOX",
     "PULSE_EMBEDDED",
 )
 
-# How long the CRM client waits and how often it tries (RELIABILITY 35, 3.12, 3.13), in seconds
-# unless the name says otherwise. ZOHO_PATIENCE changes single values: "tries=2,read=5".
-PATIENCE = {
-    "connect": 5.0,
-    "read": 20.0,
-    "page": 45.0,
-    "tries": 6.0,
-    "first_wait": 1.0,
-    "longest_wait": 60.0,
-    "call": 600.0,
-    "breaker_failures": 5.0,
-    "breaker_pause": 60.0,
-}
+
+# Two years of a consultancy, and now and then a change, so that there is something to see.
+SANDBOX_OPTIONS = "--seed 7 --deals 2000 --life 20"
 
 
 class ConfigurationError(Exception):
@@ -116,6 +108,7 @@ class ZohoSettings:
     refresh_token: str = field(repr=False)
     rate_limit_per_minute: int
     concurrency: int
+    # Waiting times that differ from the client's own (crm.zoho.limits.Patience).
     patience: Mapping[str, float]
 
 
@@ -150,7 +143,10 @@ class Environment:
     sync_heartbeat_seconds: float
     sweep_seconds: float
     delta_minutes: int
+    sandbox_options: str
     notices: tuple[str, ...]
+    # Names that were not given, but come from what the run of this home started.
+    joined: frozenset[str]
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -291,8 +287,8 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
     run_by_supervisor = reader.flag("PULSE_EMBEDDED", default=False)
     debug = reader.flag("DEBUG", default=False)
     embedded = run_by_supervisor or ("DATABASE_URL" not in reader and "DEBUG" not in reader)
-    if embedded:
-        reader = Reader(_joined(values, home))
+    joined = _joined(values, home) if embedded else {}
+    reader = Reader({**values, **joined})
     own = _own_secrets(home) if embedded or debug else {}
     sandbox = reader.flag("SANDBOX", default=False)
     port = reader.whole("PORT", default=8000, least=1, most=65535)
@@ -309,7 +305,7 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
         csrf_trusted_origins=_trusted_origins(reader, app_base_url),
         app_base_url=app_base_url,
         port=port,
-        database=_database(reader, home),
+        database=_database(reader, home, base_dir),
         redis_url=_redis_url(reader),
         email=_email(reader),
         business_time_zone=_time_zone(reader),
@@ -333,12 +329,14 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
         ),
         sweep_seconds=reader.number("SWEEP_SECONDS", default=15, least=1, most=3600),
         delta_minutes=reader.whole("DELTA_MINUTES", default=15, least=1, most=1440),
+        sandbox_options=reader.text("SANDBOX_OPTIONS", SANDBOX_OPTIONS),
         notices=tuple(reader.notices),
+        joined=frozenset(joined),
     )
 
 
 def _home(reader: Reader, base_dir: Path) -> Path:
-    home = Path(reader.text("PULSE_HOME") or base_dir / "var").expanduser().resolve()
+    home = (base_dir / Path(reader.text("PULSE_HOME", "var")).expanduser()).resolve()
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -349,7 +347,7 @@ def _home(reader: Reader, base_dir: Path) -> Path:
 
 
 def _joined(values: Mapping[str, str], home: Path) -> dict[str, str]:
-    """The values, completed by what the run of this home started (its broker, its sandbox).
+    """What is not given but was started by the run of this home: its broker, its sandbox.
 
     CRM settings are taken from there only as a whole: a real CRM's never mix with the sandbox's.
     """
@@ -359,11 +357,10 @@ def _joined(values: Mapping[str, str], home: Path) -> dict[str, str]:
         raise ConfigurationError(
             f"{home / pulse_home.CONNECTIONS} is damaged; remove it and start again."
         ) from None
-    if any(values.get(name, "").strip() for name in CRM_SETTINGS):
-        own = {*CRM_SETTINGS, "SANDBOX"}
-        connections = {name: value for name, value in connections.items() if name not in own}
-    given = {name: value for name, value in values.items() if value.strip()}
-    return {**connections, **given}
+    given = {name for name, value in values.items() if value.strip()}
+    if given.intersection(CRM_SETTINGS):
+        given.update({*CRM_SETTINGS, "SANDBOX"})
+    return {name: value for name, value in connections.items() if name not in given}
 
 
 def _own_secrets(home: Path) -> dict[str, str]:
@@ -452,13 +449,13 @@ def _trusted_origins(reader: Reader, app_base_url: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(origin.rstrip("/") for origin in origins), own]))
 
 
-def _database(reader: Reader, home: Path) -> dict[str, Any]:
+def _database(reader: Reader, home: Path, base_dir: Path) -> dict[str, Any]:
     url = reader.text("DATABASE_URL") or f"sqlite:///{home / 'pulse.sqlite3'}"
     parts = _split("DATABASE_URL", url)
     if parts.scheme in {"postgres", "postgresql"}:
         return _postgres(url, parts)
     if parts.scheme == "sqlite":
-        return _sqlite(url)
+        return _sqlite(url, base_dir)
     raise ConfigurationError(
         "DATABASE_URL names no database we know; write postgres://user:password@host/name "
         "or sqlite:///path."
@@ -479,14 +476,14 @@ def _postgres(url: str, parts: SplitResult) -> dict[str, Any]:
     return config
 
 
-def _sqlite(url: str) -> dict[str, Any]:
+def _sqlite(url: str, base_dir: Path) -> dict[str, Any]:
     config = environ.Env.db_url_config(url)
     if config["NAME"] == ":memory:":
         raise ConfigurationError(
             "DATABASE_URL names a database in memory, which web and worker cannot share; "
             "write sqlite:///path."
         )
-    path = Path(config["NAME"]).resolve()
+    path = (base_dir / config["NAME"]).resolve()
     if not path.parent.is_dir() or path.is_dir():
         raise ConfigurationError(f"DATABASE_URL: {path} is no place for a database file.")
     config["NAME"] = str(path)
@@ -617,15 +614,14 @@ def _without_version(reader: Reader, base_url: str, api_version: str) -> str:
 
 
 def _patience(reader: Reader) -> dict[str, float]:
-    patience = dict(PATIENCE)
+    """Single waiting times of the CRM client, as `read_s=5,tries=2`; the rest keeps its default."""
+    known = sorted(setting.name for setting in fields(Patience))
+    patience: dict[str, float] = {}
     for item in reader.items("ZOHO_PATIENCE"):
         name, _, value = item.partition("=")
-        if name not in patience:
+        if name not in known or not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", value):
             raise ConfigurationError(
-                f"ZOHO_PATIENCE has an unknown name; it takes {', '.join(PATIENCE)}."
+                f"ZOHO_PATIENCE takes name=number, separated by commas; names: {', '.join(known)}."
             )
-        part = Reader({f"ZOHO_PATIENCE ({name})": value})
-        patience[name] = part.number(
-            f"ZOHO_PATIENCE ({name})", default=patience[name], least=0, most=3600
-        )
+        patience[name] = float(value) if "." in value else int(value)
     return patience

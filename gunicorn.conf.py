@@ -1,0 +1,18 @@
+"""How gunicorn serves the product; read by itself when it starts in this folder."""
+
+import os
+
+# HOST and PORT are where to listen; the command line's --bind wins.
+bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT') or 8000}"
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = int(os.environ.get("WEB_THREADS", "4"))
+timeout = 60
+loglevel = "warning"
+graceful_timeout = 10
+# Settings are read in the master: what it refuses ends it, instead of a loop of dying workers.
+preload_app = True
+# A worker that leaks is replaced; jitter keeps them from going all at once.
+max_requests = 5000
+max_requests_jitter = 500
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108
