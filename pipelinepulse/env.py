@@ -9,9 +9,10 @@ Where values come from, first found wins: the process's environment, the file `.
 started: its broker and its sandbox CRM.
 
 Modes:
-- *embedded*: started by `manage.py run`, or with no DATABASE_URL and DEBUG not set. Secrets that
-  are not given are made once and kept in PULSE_HOME.
-- *production*: a DATABASE_URL, or DEBUG explicitly off. Brings its own secrets and host names.
+- *embedded*: started by `manage.py run`, or with no database server named and DEBUG not set.
+  Secrets that are not given are made once and kept in PULSE_HOME.
+- *production*: a DATABASE_URL that names a server, or DEBUG explicitly off. Brings its own secrets
+  and host names.
 - *debug*: DEBUG on.
 """
 
@@ -286,7 +287,8 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
     home = _home(reader, base_dir)
     run_by_supervisor = reader.flag("PULSE_EMBEDDED", default=False)
     debug = reader.flag("DEBUG", default=False)
-    embedded = run_by_supervisor or ("DATABASE_URL" not in reader and "DEBUG" not in reader)
+    own_server = not reader.text("DATABASE_URL", "sqlite:").startswith("sqlite:")
+    embedded = run_by_supervisor or (not own_server and "DEBUG" not in reader)
     joined = _joined(values, home) if embedded else {}
     reader = Reader({**values, **joined})
     own = _own_secrets(home) if embedded or debug else {}
@@ -298,10 +300,7 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
         debug=debug,
         sandbox=sandbox,
         home=home,
-        secret_key=_secret_key(reader, own),
-        encryption_keys=_encryption_keys(reader, own),
         webhook_tokens=_webhook_tokens(reader, own),
-        allowed_hosts=_allowed_hosts(reader, local=embedded or debug, app_base_url=app_base_url),
         csrf_trusted_origins=_trusted_origins(reader, app_base_url),
         app_base_url=app_base_url,
         port=port,
@@ -332,6 +331,10 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
         sandbox_options=reader.text("SANDBOX_OPTIONS", SANDBOX_OPTIONS),
         notices=tuple(reader.notices),
         joined=frozenset(joined),
+        # Last: what is wrong in a value is said before what production lacks.
+        secret_key=_secret_key(reader, own),
+        encryption_keys=_encryption_keys(reader, own),
+        allowed_hosts=_allowed_hosts(reader, local=embedded or debug, app_base_url=app_base_url),
     )
 
 
