@@ -33,6 +33,7 @@ from crm.zoho.errors import (
     ZohoError,
     error_from_answer,
     one_line,
+    redact,
 )
 from crm.zoho.limits import Gate, Patience, RateLimiter, Timing
 from crm.zoho.paging import bad_payload, parse_whole
@@ -159,12 +160,12 @@ class Transport:
                 details={"cause": error.code, **error.details},
                 crm_message=error.crm_message,
             ) from error
-        if isinstance(error, CreditsExhausted | Closed) or attempt.number >= self._patience.tries:
-            raise error
         own = self._patience.delay_before(attempt.number + 1, self._timing.jitter)
         delay = own if error.retry_after_s is None else error.retry_after_s
         if isinstance(error, RateLimited) and error.status == 429:
             self._limiter.pause(delay)
+        if isinstance(error, CreditsExhausted | Closed) or attempt.number >= self._patience.tries:
+            raise error
         if self._timing.monotonic() + delay > deadline:
             raise error
         return delay
@@ -187,8 +188,10 @@ class Transport:
             self._breaker.succeeded()
             self.gate.succeeded()
             return result
-        except (Unreachable, ServerFault, BadPayload):
+        except (Unreachable, ServerFault, BadPayload) as error:
             settled = True
+            if "excerpt" in error.details:
+                error.details["excerpt"] = redact(error.details["excerpt"], self._secrets)
             self._breaker.failed(started_at)
             raise
         except RateLimited as error:

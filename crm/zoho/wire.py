@@ -315,11 +315,11 @@ def _why(chain: list[BaseException], patience: Patience) -> tuple[str, bool]:
     for item in chain:
         if isinstance(item, ssl.SSLCertVerificationError):
             return "its TLS certificate is not trusted", False
-    if has(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-        return f"no connection within {patience.connect_s:g} s", False
     for item in chain:
         if isinstance(item, OSError) and item.errno in _ERRNO_WORDS:
             return _ERRNO_WORDS[item.errno], not new_connection
+    if has(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+        return f"no connection within {patience.connect_s:g} s", False
     if has(TimeoutError, requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
         return (
             f"no whole answer within {patience.read_s:g} to {patience.exchange_s:g} s",
