@@ -1,0 +1,610 @@
+"""Reading records: list with pages and page tokens, one record, deleted ones, counts.
+
+Page tokens mean a place (an offset) in the list, as far as anyone knows of the real CRM, so a
+deletion between two pages shifts what follows. Where nothing was written since the token was
+made, the same place is found quickly from the last record's key.
+"""
+
+# Names in SQL come from the schema, never from a request; values are bound.
+# ruff: noqa: S608
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import sqlite3
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from crm.sandbox.clock import parse_instant, text_of
+from crm.sandbox.criteria import compile_criteria
+from crm.sandbox.errors import ApiError, invalid_data, missing_param
+from crm.sandbox.schema import Field, Module
+from crm.sandbox.server import Request, Response
+from crm.sandbox.store import (
+    Column,
+    Page,
+    RecordSql,
+    Store,
+    id_sql,
+    index_name,
+    named_lookup_sql,
+    object_expression,
+    plain_sql,
+    quoted,
+    table_of,
+    to_fragment,
+    user_sql,
+)
+
+MAX_FIELDS = 50
+MAX_FIELDS_TEXT = 1024
+MAX_PER_PAGE = 200
+FIRST_RECORDS = 2_000
+TOKEN_RECORDS = 100_000
+TOKEN_LIFE_S = 86_400
+SORTS = ("id", "Created_Time", "Modified_Time")
+SMALL_WINDOW = 20_000
+DETAIL_TAIL = (
+    ',"$currency_symbol":"$","$field_states":null,"$editable":true,"$state":"save",'
+    '"$approved":true,"$approval":{"delegate":false,"approve":false,"reject":false,'
+    '"resubmit":false},"$approval_state":"approved","$process_flow":false,"$review":null,'
+    '"$review_process":{"approve":false,"reject":false,"resubmit":false},'
+    '"$locked_for_me":false,"$orchestration":null,"$in_merge":false,"$has_more":{},'
+    '"$zia_visions":null,"$wizard_connection_path":null'
+)
+
+
+# -- rows as the records API shows them -----------------------------------------------------
+
+
+def record_sql(store: Store, module: str, names: tuple[str, ...] | None) -> RecordSql:
+    """SQL for records of a module with these fields (None: all, as a single read shows)."""
+    return _record_sql(store, store.schema_version, module, names)
+
+
+@lru_cache(maxsize=256)
+def _record_sql(
+    store: Store, _version: int, module: str, names: tuple[str, ...] | None
+) -> RecordSql:
+    visible = store.modules[module].visible()
+    fields = list(visible.values()) if names is None else [visible[n] for n in names]
+    columns, joins = [], []
+    for n, f in enumerate(fields):
+        sql, join = _field_sql(store, f, f"j{n}")
+        columns.append(Column(f.api_name, sql))
+        joins.append(join)
+    columns.append(Column("id", id_sql("d")))
+    tail = DETAIL_TAIL if names is None else ""
+    return RecordSql(module, object_expression(columns, tail), " ".join(filter(None, joins)))
+
+
+def _field_sql(store: Store, f: Field, alias: str) -> tuple[str, str]:
+    column = f"d.{quoted(f.api_name)}"
+    if f.is_user:
+        return user_sql("d", f.api_name, alias), f"left join users {alias} on {alias}.id={column}"
+    if f.lookup in store.modules:
+        target = store.modules[f.lookup].name_field
+        join = f"left join {table_of(f.lookup)} {alias} on {alias}.id={column}"
+        return named_lookup_sql("d", f.api_name, alias, target), join
+    return plain_sql("d", f.api_name), ""
+
+
+def module_named(store: Store, name: str) -> Module:
+    found = store.modules.get(name)
+    if found is None:
+        raise ApiError(
+            400,
+            "INVALID_MODULE",
+            "the module name given seems to be invalid",
+            {"resource_path_index": 0},
+        )
+    return found
+
+
+# -- list -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ListCall:
+    """A list request, checked: what, in which order, from where."""
+
+    module: str
+    names: tuple[str, ...]
+    per_page: int
+    sort_by: str
+    descending: bool
+    ids: tuple[int, ...]
+    converted: str
+    since: str | None
+    offset: int
+    after: tuple[str, int] | None
+
+    def binding(self) -> bytes:
+        """What a page token is bound to."""
+        parts = (
+            self.module,
+            self.names,
+            self.per_page,
+            self.sort_by,
+            self.descending,
+            self.ids,
+            self.converted,
+            self.since,
+        )
+        return hashlib.sha256(repr(parts).encode()).digest()[:8]
+
+
+def list_records(store: Store, request: Request, module_name: str) -> Response:
+    """GET /crm/v8/{module}"""
+    module = module_named(store, module_name)
+    call, page_number = _checked(store, module, request)
+    version = store.versions[module.api_name]
+    with store.reader() as sql:
+        page = _list_page(store, sql, call)
+    if page.count == 0:
+        return Response(304 if call.since else 204)
+    info = _info(store, call, page_number, page, version)
+    return Response(200, b'{"data":[' + page.body + b'],"info":' + json.dumps(info).encode() + b"}")
+
+
+def _checked(store: Store, module: Module, request: Request) -> tuple[ListCall, int]:
+    query = request.query
+    names = _field_names(module, query)
+    per_page = _whole(query, "per_page", MAX_PER_PAGE, 1, MAX_PER_PAGE)
+    sort_by, descending = _sorting(query)
+    if "page" in query and "page_token" in query:
+        raise ApiError(
+            400,
+            "AMBIGUITY_DURING_PROCESSING",
+            "ambiguity while processing the request",
+            {"ambiguity_due_to": [{"param_name": "page"}, {"param_name": "page_token"}]},
+        )
+    page_number = _whole(query, "page", 1, 1, 10**9)
+    call = ListCall(
+        module.api_name,
+        names,
+        per_page,
+        sort_by,
+        descending,
+        _ids(query),
+        _one_of(query, "converted", "false", ("true", "false", "both")),
+        _since(request),
+        (page_number - 1) * per_page,
+        None,
+    )
+    if "page_token" in query:
+        return _continued(store, call, query["page_token"]), 1
+    if page_number * per_page > FIRST_RECORDS:
+        raise ApiError(
+            400,
+            "DISCRETE_PAGINATION_LIMIT_EXCEEDED",
+            "You can only get the first 2000 records without using page_token param",
+            {"limit": FIRST_RECORDS},
+        )
+    return call, page_number
+
+
+def _field_names(module: Module, query: dict[str, str]) -> tuple[str, ...]:
+    text = query.get("fields", "").strip()
+    if not text:
+        raise missing_param("fields")
+    asked = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if len(asked) > MAX_FIELDS:
+        raise ApiError(
+            400,
+            "LIMIT_EXCEEDED",
+            "the number of fields exceeds the limit",
+            {"limit": MAX_FIELDS, "param_name": "fields"},
+        )
+    if len(text) > MAX_FIELDS_TEXT:
+        raise invalid_data(param_name="fields", maximum_length=MAX_FIELDS_TEXT)
+    if asked == ["id"]:
+        raise invalid_data("id alone cannot be asked for", param_name="fields")
+    visible = module.visible()
+    return tuple(name for name in asked if name in visible)
+
+
+def _sorting(query: dict[str, str]) -> tuple[str, bool]:
+    sort_by = query.get("sort_by", "id")
+    if sort_by not in SORTS:
+        raise invalid_data(param_name="sort_by", supported_values=list(SORTS))
+    if "sort_by" in query and "cvid" in query:
+        raise ApiError(
+            400,
+            "AMBIGUITY_DURING_PROCESSING",
+            "ambiguity while processing the request",
+            {"ambiguity_due_to": [{"param_name": "sort_by"}, {"param_name": "cvid"}]},
+        )
+    return sort_by, _one_of(query, "sort_order", "desc", ("asc", "desc")) == "desc"
+
+
+def _one_of(query: dict[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = query.get(name, default)
+    if value not in allowed:
+        raise invalid_data(param_name=name, supported_values=list(allowed))
+    return value
+
+
+def _whole(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
+        raise invalid_data(param_name=name, expected_data_type="integer", range=[least, most])
+    return int(text)
+
+
+def _ids(query: dict[str, str]) -> tuple[int, ...]:
+    if "ids" not in query:
+        return ()
+    texts = [text.strip() for text in query["ids"].split(",") if text.strip()]
+    if not texts or not all(t.isascii() and t.isdigit() and len(t) < 20 for t in texts):
+        raise invalid_data(param_name="ids")
+    if len(texts) > 100:
+        raise ApiError(
+            400,
+            "LIMIT_EXCEEDED",
+            "the number of ids exceeds the limit",
+            {"limit": 100, "param_name": "ids"},
+        )
+    return tuple(int(t) for t in texts)
+
+
+def _since(request: Request) -> str | None:
+    """If-Modified-Since as a fragment to compare with; anything but ISO is refused."""
+    text = request.headers.get("if-modified-since")
+    if text is None:
+        return None
+    instant = parse_instant(text)
+    if instant is None:
+        raise invalid_data(header_name="If-Modified-Since", expected_data_type="datetime")
+    return to_fragment(text_of(instant))
+
+
+def _list_page(store: Store, sql: sqlite3.Connection, call: ListCall) -> Page:
+    where, params, hint = list_filter(store, sql, call.module, call.ids, call.converted, call.since)
+    offset = call.offset
+    sort = "d.id" if call.sort_by == "id" else f"d.{quoted(call.sort_by)}"
+    way = "desc" if call.descending else "asc"
+    order = f"d.id {way}" if call.sort_by == "id" else f"{sort} {way}, d.id {way}"
+    if call.after is not None:
+        value, last_id = call.after
+        beyond = "<" if call.descending else ">"
+        offset = 0
+        if call.sort_by == "id":
+            where, params = f"{where} and d.id {beyond} ?", [*params, last_id]
+        else:
+            where = f"{where} and {sort} {beyond}= ? and ({sort} {beyond} ? or d.id {beyond} ?)"
+            params = [*params, value, value, last_id]
+    return store.select(
+        sql,
+        record_sql(store, call.module, call.names),
+        where=where,
+        params=params,
+        order=order,
+        limit=call.per_page,
+        offset=offset,
+        hint=hint,
+    )
+
+
+def list_filter(
+    store: Store,
+    sql: sqlite3.Connection,
+    module: str,
+    ids: tuple[int, ...],
+    converted: str,
+    since: str | None,
+) -> tuple[str, list[Any], str]:
+    """Where, its parameters, and which index to use."""
+    clauses, params, hint = ["1"], [], ""
+    if ids:
+        clauses.append(f"d.id in ({','.join('?' * len(ids))})")
+        params += ids
+    if module == "Leads" and converted != "both":
+        clauses.append("d.Converted__s is " + ("" if converted == "true" else "not ") + "'true'")
+    if since is not None:
+        clauses.append("d.Modified_Time > ?")
+        params.append(since)
+        hint = window_hint(sql, module, since)
+    return " and ".join(clauses), params, hint
+
+
+def window_hint(sql: sqlite3.Connection, module: str, since: str) -> str:
+    """Read by Modified_Time if few records changed since, else in order of id."""
+    few = sql.execute(
+        f"select count(*) from (select 1 from {table_of(module)} "
+        f"where Modified_Time >= ? limit {SMALL_WINDOW + 1})",
+        (since,),
+    ).fetchone()[0]
+    if few > SMALL_WINDOW:
+        return "not indexed"
+    return f"indexed by {index_name(module, 'Modified_Time')}"
+
+
+def _info(
+    store: Store, call: ListCall, page_number: int, page: Page, version: int
+) -> dict[str, Any]:
+    token = expiry = None
+    if page.more:
+        expires = int(store.clock.time()) + TOKEN_LIFE_S
+        token = _make_token(store, call, page, version, expires)
+        expiry = text_of(expires)
+    return {
+        "call": False,
+        "per_page": call.per_page,
+        "next_page_token": token,
+        "count": page.count,
+        "sort_by": call.sort_by,
+        "page": page_number,
+        "previous_page_token": None,
+        "page_token_expiry": expiry,
+        "sort_order": "desc" if call.descending else "asc",
+        "email": False,
+        "more_records": page.more,
+    }
+
+
+# -- page tokens ----------------------------------------------------------------------------
+
+_TOKEN = struct.Struct(">IIIqq8s")
+_SIGNATURE = 8
+
+
+def _make_token(store: Store, call: ListCall, page: Page, version: int, expires: int) -> str:
+    with store.reader() as sql:
+        last = json.loads(page.body[page.body.rfind(b",\n") + 1 :])
+        last_id = int(last["id"])
+        moment = 0
+        if call.sort_by != "id":
+            found = sql.execute(
+                f"select {quoted(call.sort_by)} from {table_of(call.module)} where id=?", (last_id,)
+            ).fetchone()
+            instant = parse_instant(json.loads(found[0])) if found and found[0] else None
+            moment = int(instant) if instant is not None else -1
+    packed = _TOKEN.pack(
+        expires, version, call.offset + page.count, last_id, moment, call.binding()
+    )
+    signature = hmac.digest(_secret(store), packed, "sha256")[:_SIGNATURE]
+    return base64.urlsafe_b64encode(packed + signature).decode().rstrip("=")
+
+
+def _continued(store: Store, call: ListCall, token: str) -> ListCall:
+    try:
+        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        packed, signature = raw[:-_SIGNATURE], raw[-_SIGNATURE:]
+        expires, version, offset, last_id, moment, binding = _TOKEN.unpack(packed)
+    except (ValueError, struct.error) as error:
+        raise invalid_data(param_name="page_token") from error
+    expected = hmac.digest(_secret(store), packed, "sha256")[:_SIGNATURE]
+    if not hmac.compare_digest(signature, expected):
+        raise invalid_data(param_name="page_token")
+    if expires <= store.clock.time():
+        raise ApiError(
+            400,
+            "EXPIRED_VALUE",
+            "the page token is expired",
+            {"api_name": "page_token", "json_path": "$.query.page_token"},
+        )
+    if binding != call.binding():
+        raise ApiError(
+            400,
+            "TOKEN_BOUND_DATA_MISMATCH",
+            "the data bound to the page token does not match the request",
+            {"param_name": "page_token"},
+        )
+    if offset + call.per_page > TOKEN_RECORDS:
+        raise ApiError(
+            400,
+            "PAGINATION_LIMIT_EXCEEDED",
+            "You can only get the first 100000 records using page_token param",
+            {"limit": TOKEN_RECORDS},
+        )
+    after = None
+    if version == store.versions[call.module] and moment != -1:
+        after = (to_fragment(text_of(moment)) or "", last_id)
+    return ListCall(**{**vars(call), "offset": offset, "after": after})
+
+
+def _secret(store: Store) -> bytes:
+    key = store.org.get("page_token_key")
+    if key is None:
+        key = store.org["page_token_key"] = secrets.token_hex(16)
+        with store.write() as tx:
+            store.write_meta(tx.sql, "org", json.dumps(store.org))
+    return key.encode()
+
+
+# -- one record -----------------------------------------------------------------------------
+
+
+def get_record(store: Store, request: Request, module_name: str, record_id: str) -> Response:
+    """GET /crm/v8/{module}/{id}: all fields, or those asked for."""
+    module = module_named(store, module_name)
+    names = None
+    if request.query.get("fields"):
+        visible = module.visible()
+        names = tuple(n for n in request.query["fields"].split(",") if n in visible)
+    with store.reader() as sql:
+        page = store.select(
+            sql,
+            record_sql(store, module.api_name, names),
+            where="d.id = ?",
+            params=[int(record_id) if len(record_id) < 20 else -1],
+            order="d.id",
+            limit=1,
+        )
+    if page.count == 0:
+        return Response(204)
+    return Response(200, b'{"data":[' + page.body + b"]}")
+
+
+# -- deleted --------------------------------------------------------------------------------
+
+DELETED_KINDS = {
+    "all": ("recycle", "permanent"),
+    "recycle": ("recycle",),
+    "permanent": ("permanent",),
+}
+KEPT_DAYS = {"recycle": 60, "permanent": 120}
+
+
+def list_deleted(store: Store, request: Request, module_name: str) -> Response:
+    """GET /crm/v8/{module}/deleted: what left within 60 (bin) or 120 (permanent) days."""
+    module = module_named(store, module_name)
+    kind = request.query.get("type", "all")
+    if kind not in DELETED_KINDS:
+        raise ApiError(
+            400,
+            "PATTERN_NOT_MATCHED",
+            "Please check whether the input values are correct",
+            {"param_name": "type", "supported_values": sorted(DELETED_KINDS)},
+        )
+    per_page = _whole(request.query, "per_page", MAX_PER_PAGE, 1, MAX_PER_PAGE)
+    page = _whole(request.query, "page", 1, 1, 10**6)
+    since = _since(request)
+    rows = _deleted_rows(
+        store, module, DELETED_KINDS[kind], since, per_page + 1, (page - 1) * per_page
+    )
+    if not rows:
+        return Response(204, credits=2)
+    shown = rows[:per_page]
+    info = {
+        "per_page": per_page,
+        "count": len(shown),
+        "page": page,
+        "more_records": len(rows) > per_page,
+    }
+    return Response.of({"data": shown, "info": info}, credits=2)
+
+
+def _deleted_rows(
+    store: Store, module: Module, kinds: tuple[str, ...], since: str | None, limit: int, skip: int
+) -> list[dict[str, Any]]:
+    now = store.clock.time()
+    reach = " or ".join("(g.kind=? and g.deleted_time>=?)" for _ in kinds)
+    params: list[Any] = [module.api_name]
+    for kind in kinds:
+        params += [kind, text_of(now - KEPT_DAYS[kind] * 86_400)]
+    after = ""
+    if since is not None:
+        after = "and g.deleted_time > ?"
+        params.append(json.loads(since))
+    query = (
+        "select g.id, g.kind, g.deleted_time, g.display_name, u.fragment, c.fragment from gone g "
+        "left join users u on u.id=g.deleted_by left join users c on c.id=g.created_by "
+        f"where g.module=? and ({reach}) {after} "
+        "order by g.deleted_time desc, g.id desc limit ? offset ?"
+    )
+    with store.reader() as sql:
+        found = sql.execute(query, (*params, limit, skip)).fetchall()
+    return [
+        {
+            "deleted_by": _person(by),
+            "id": str(record_id),
+            "display_name": json.loads(name) if name else None,
+            "type": kind.decode(),
+            "created_by": _person(creator),
+            "deleted_time": when.decode(),
+        }
+        for record_id, kind, when, name, by, creator in found
+    ]
+
+
+def _person(fragment: bytes | None) -> dict[str, str] | None:
+    if fragment is None:
+        return None
+    person = json.loads(fragment)
+    return {"name": person["name"], "id": person["id"]}
+
+
+# -- count ----------------------------------------------------------------------------------
+
+COUNT_PARAMS = ("cvid", "criteria", "email", "phone", "word")
+
+
+def count_records(store: Store, request: Request, module_name: str) -> Response:
+    """GET /crm/v8/{module}/actions/count, of all or by a search criteria."""
+    module = module_named(store, module_name)
+    given = [name for name in COUNT_PARAMS if name in request.query]
+    if len(given) > 1:
+        raise ApiError(
+            400,
+            "AMBIGUITY_DURING_PROCESSING",
+            "ambiguity while processing the request",
+            {"ambiguity_due_to": [{"param_name": name} for name in given]},
+        )
+    where, params = "1", []
+    if "criteria" in request.query:
+        where, params = compile_criteria(store, module, request.query["criteria"])
+    elif given and given[0] != "cvid":
+        where, params = search_clause(module, given[0], request.query[given[0]])
+    if module.api_name == "Leads":
+        where += " and d.Converted__s is not 'true'"
+    with store.reader() as sql:
+        count = sql.execute(
+            f"select count(*) from {table_of(module.api_name)} d where {where}", params
+        ).fetchone()[0]
+    return Response.of({"count": count})
+
+
+def search_clause(module: Module, kind: str, text: str) -> tuple[str, list[Any]]:
+    """Where for a search by email, phone or word: any such field, ignoring case."""
+    types = {"email": {"email"}, "phone": {"phone"}, "word": {"text", "email", "phone"}}[kind]
+    names = [f.api_name for f in module.visible().values() if f.data_type in types]
+    pattern = f"%{text}%" if kind == "word" else to_fragment(text)
+    clause = " or ".join(f"d.{quoted(name)} like ?" for name in names) or "0"
+    return f"({clause})", [pattern] * len(names)
+
+
+def search_records(store: Store, request: Request, module_name: str) -> Response:
+    """GET /crm/v8/{module}/search: at most the first 2000."""
+    module = module_named(store, module_name)
+    given = [n for n in ("criteria", "email", "phone", "word") if request.query.get(n)]
+    if not given:
+        raise ApiError(
+            400,
+            "EXPECTED_PARAM_MISSING",
+            "one of the expected parameter is missing",
+            {"param_names": ["criteria", "email", "phone", "word"]},
+        )
+    per_page = _whole(request.query, "per_page", MAX_PER_PAGE, 1, MAX_PER_PAGE)
+    page_number = _whole(request.query, "page", 1, 1, 10**9)
+    if page_number * per_page > FIRST_RECORDS:
+        raise ApiError(
+            400,
+            "LIMIT_REACHED",
+            "You can get only the first 2000 records",
+            {"limit": FIRST_RECORDS},
+        )
+    if given[0] == "criteria":
+        where, params = compile_criteria(store, module, request.query["criteria"])
+    else:
+        where, params = search_clause(module, given[0], request.query[given[0]])
+    converted = _one_of(request.query, "converted", "false", ("true", "false", "both"))
+    base, _, _ = list_filter(store, None, module.api_name, (), converted, None)  # type: ignore[arg-type]
+    visible = module.visible()
+    names = tuple(n for n in request.query.get("fields", "").split(",") if n in visible) or None
+    with store.reader() as sql:
+        page = store.select(
+            sql,
+            record_sql(store, module.api_name, names),
+            where=f"{base} and {where}",
+            params=params,
+            order="d.id desc",
+            limit=per_page,
+            offset=(page_number - 1) * per_page,
+        )
+    if page.count == 0:
+        return Response(204)
+    info = {
+        "per_page": per_page,
+        "count": page.count,
+        "page": page_number,
+        "more_records": page.more,
+    }
+    return Response(200, b'{"data":[' + page.body + b'],"info":' + json.dumps(info).encode() + b"}")
