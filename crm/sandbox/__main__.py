@@ -13,8 +13,9 @@ from crm.sandbox.clock import ORG_ZONE, Clock
 from crm.sandbox.life import Life
 from crm.sandbox.limits import CONCURRENCY, Limits, credits_of
 from crm.sandbox.oauth import OAuth
-from crm.sandbox.seed import Plan, seed_store
+from crm.sandbox.seed import seed_store
 from crm.sandbox.seed_csv import BadCsv, seed_from_csv
+from crm.sandbox.seed_org import Plan
 from crm.sandbox.server import Server
 from crm.sandbox.store import Store
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from crm.sandbox import coql, metadata, records, writes
+from crm.sandbox import coql, field_setup, metadata, records, search, writes
 from crm.sandbox.clock import Clock
 from crm.sandbox.control import Control
 from crm.sandbox.errors import ApiError, invalid_url
@@ -76,18 +76,18 @@ def _routes() -> list[Route]:
         ("GET", r"settings/modules", metadata.get_modules, ("ZohoCRM.settings.modules.READ",),
          _never),
         ("GET", r"settings/fields", metadata.get_fields, fields, _never),
-        ("POST", r"settings/fields", metadata.create_fields, fields, _never),
+        ("POST", r"settings/fields", field_setup.create_fields, fields, _never),
         ("GET", rf"settings/fields/{field_id}", metadata.get_field, fields, _never),
-        ("PATCH", rf"settings/fields/{field_id}", metadata.update_field, fields, _never),
-        ("DELETE", rf"settings/fields/{field_id}", metadata.delete_field, fields, _never),
+        ("PATCH", rf"settings/fields/{field_id}", field_setup.update_field, fields, _never),
+        ("DELETE", rf"settings/fields/{field_id}", field_setup.delete_field, fields, _never),
         ("GET", rf"settings/fields/{field_id}/pick_list_values", metadata.get_pick_list_values,
          fields, _never),
         ("GET", r"settings/layouts", metadata.get_layouts, layouts, _never),
         ("GET", r"settings/pipeline", metadata.get_pipelines,
          ("ZohoCRM.settings.pipeline.READ",), _never),
         ("GET", rf"{module}/deleted", records.list_deleted, reading, _never),
-        ("GET", rf"{module}/actions/count", records.count_records, reading, _never),
-        ("GET", rf"{module}/search", records.search_records,
+        ("GET", rf"{module}/actions/count", search.count_records, reading, _never),
+        ("GET", rf"{module}/search", search.search_records,
          (*reading, "ZohoSearch.securesearch.READ"), _always),
         ("POST", rf"{module}/upsert", writes.upsert_records,
          ("ZohoCRM.modules.{module}.CREATE",), _many_records),

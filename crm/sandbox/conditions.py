@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from crm.sandbox.clock import parse_instant, text_of
+from crm.sandbox.fragments import quoted, to_fragment
 from crm.sandbox.schema import Field, Module
-from crm.sandbox.store import quoted, to_fragment
 
 ORDERING = {"=", "!=", "<", "<=", ">", ">="}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d$")

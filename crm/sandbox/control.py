@@ -40,10 +40,11 @@ from typing import TYPE_CHECKING, Any
 
 from crm.sandbox.errors import ApiError
 from crm.sandbox.faults import BadRule
+from crm.sandbox.fragments import quoted, table_of, to_fragment
 from crm.sandbox.records import record_sql
 from crm.sandbox.schema import JSON_TYPES, NUMBER_TYPES, TEXT_TYPES, Field, Module
 from crm.sandbox.server import Request, Response
-from crm.sandbox.store import Transaction, quoted, table_of, to_fragment
+from crm.sandbox.store import Transaction
 from crm.sandbox.values import clean
 from crm.sandbox.writes import insert_row, update_row
 

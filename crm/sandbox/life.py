@@ -16,9 +16,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from crm.sandbox.schema import LOSS_REASONS, STAGES, Module
+from crm.sandbox.fragments import from_fragment, table_of, to_fragment
+from crm.sandbox.picklists import LOSS_REASONS, STAGES
+from crm.sandbox.schema import Module
 from crm.sandbox.seed_words import NEXT_STEPS
-from crm.sandbox.store import Store, Transaction, from_fragment, table_of, to_fragment
+from crm.sandbox.store import Store, Transaction
 from crm.sandbox.writes import insert_row, update_row
 
 OPEN_STAGES = tuple(s[0] for s in STAGES if s[3] == "Open")

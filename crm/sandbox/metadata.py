@@ -1,19 +1,18 @@
 """What describes the CRM rather than its records: org, users, currencies, fields, pipelines."""
 
 import json
-import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from crm.sandbox.clock import parse_instant
 from crm.sandbox.errors import ApiError, invalid_data, missing_param
+from crm.sandbox.params import paging
+from crm.sandbox.picklists import PIPELINES
 from crm.sandbox.schema import (
     FORECAST_CATEGORY_IDS,
     ID_BASE,
     JSON_TYPES,
     ORG_ID,
-    PIPELINES,
     Choice,
     Field,
     Module,
@@ -21,24 +20,6 @@ from crm.sandbox.schema import (
 )
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
-
-MAX_NEW_FIELDS = 5
-MAX_LABEL = 25
-CREATABLE_TYPES = {
-    "text": 255,
-    "textarea": 2_000,
-    "date": 20,
-    "datetime": 120,
-    "integer": 9,
-    "double": 16,
-    "currency": 16,
-    "percent": 5,
-    "boolean": 5,
-    "picklist": 120,
-    "email": 100,
-    "phone": 30,
-    "website": 450,
-}
 
 # -- org and currencies ---------------------------------------------------------------------
 
@@ -114,7 +95,7 @@ def get_users(store: Store, request: Request) -> Response:
     kind = request.query.get("type", "AllUsers")
     if kind not in _USER_TYPES:
         raise invalid_data(param_name="type", supported_values=sorted(_USER_TYPES))
-    page, per_page = _paging(request)
+    page, per_page = paging(request.query)
     with store.reader() as sql:
         rows = sql.execute("select definition from users order by id").fetchall()
     chosen = [
@@ -140,16 +121,6 @@ def get_user(store: Store, _request: Request, user_id: str) -> Response:
     with store.reader() as sql:
         found = sql.execute("select definition from users where id=?", (int(user_id),)).fetchone()
     return Response(204) if found is None else Response.of({"users": [json.loads(found[0])]})
-
-
-def _paging(request: Request) -> tuple[int, int]:
-    numbers = []
-    for name, default, most in (("page", "1", 10**6), ("per_page", "200", 200)):
-        text = request.query.get(name, default)
-        if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= most):
-            raise invalid_data(param_name=name, expected_data_type="integer")
-        numbers.append(int(text))
-    return numbers[0], numbers[1]
 
 
 def _changed_since(users: list[dict[str, Any]], request: Request) -> list[dict[str, Any]]:
@@ -189,7 +160,7 @@ def _module(m: Module) -> dict[str, Any]:
     }
 
 
-def _module_param(store: Store, request: Request) -> Module:
+def module_param(store: Store, request: Request) -> Module:
     name = request.query.get("module")
     if not name:
         raise missing_param("module")
@@ -205,7 +176,7 @@ def _module_param(store: Store, request: Request) -> Module:
 
 def get_fields(store: Store, request: Request) -> Response:
     """GET /crm/v8/settings/fields?module="""
-    module = _module_param(store, request)
+    module = module_param(store, request)
     kind = request.query.get("type", "used")
     if kind not in ("all", "used", "unused"):
         raise invalid_data(param_name="type", supported_values=["all", "used", "unused"])
@@ -216,7 +187,7 @@ def get_fields(store: Store, request: Request) -> Response:
 
 def get_field(store: Store, request: Request, field_id: str) -> Response:
     """GET /crm/v8/settings/fields/{id}?module="""
-    module = _module_param(store, request)
+    module = module_param(store, request)
     for f in module.visible().values():
         if f.id == field_id:
             return Response.of({"fields": [field_json(store, f)]})
@@ -312,7 +283,7 @@ def stage_id(n: int) -> str:
 
 def get_pick_list_values(store: Store, request: Request, field_id: str) -> Response:
     """GET /crm/v8/settings/fields/{id}/pick_list_values?module="""
-    module = _module_param(store, request)
+    module = module_param(store, request)
     for f in module.visible().values():
         if f.id == field_id and f.choices:
             values = [_choice_json(f, c, n) for n, c in enumerate(f.choices)]
@@ -324,7 +295,7 @@ def get_pick_list_values(store: Store, request: Request, field_id: str) -> Respo
 
 def get_layouts(store: Store, request: Request) -> Response:
     """GET /crm/v8/settings/layouts?module="""
-    module = _module_param(store, request)
+    module = module_param(store, request)
     fields = [field_json(store, f) for f in module.visible().values()]
     return Response.of(
         {
@@ -391,142 +362,3 @@ def _stage_map(n: int, choice: Choice, position: int) -> dict[str, Any]:
         "forecast_category": {"id": FORECAST_CATEGORY_IDS[category], "name": category},
         "colour_code": "#25b52a",
     }
-
-
-# -- creating fields ------------------------------------------------------------------------
-
-
-def _fields_of(request: Request) -> list[Any]:
-    try:
-        content = request.json
-    except ValueError as error:
-        raise invalid_data("the request body is not valid JSON") from error
-    fields = content.get("fields") if isinstance(content, dict) else None
-    if not isinstance(fields, list) or not fields:
-        raise ApiError(
-            400, "MANDATORY_NOT_FOUND", "required field not found", {"api_name": "fields"}
-        )
-    return fields
-
-
-def create_fields(store: Store, request: Request) -> Response:
-    """POST /crm/v8/settings/fields?module=, at most five; the API name comes from the label."""
-    module = _module_param(store, request)
-    wanted = _fields_of(request)
-    if len(wanted) > MAX_NEW_FIELDS:
-        raise ApiError(
-            400,
-            "LIMIT_EXCEEDED",
-            "the number of fields exceeds the limit",
-            {"limit": MAX_NEW_FIELDS, "api_name": "fields"},
-        )
-    results, failed = [], 0
-    with store.write() as tx:
-        for n, item in enumerate(wanted):
-            try:
-                new = _new_field(module, item, n)
-                store.put_field(tx, module.api_name, new)
-                results.append(_done(new.id, "field created"))
-            except ApiError as error:
-                failed += 1
-                results.append(error.item())
-    status = 201 if not failed else 207 if failed < len(wanted) else 400
-    return Response.of({"fields": results}, status)
-
-
-def _done(field_id: str, message: str) -> dict[str, Any]:
-    return {"code": "SUCCESS", "details": {"id": field_id}, "message": message,
-            "status": "success"}  # fmt: skip
-
-
-def _refusal(code: str, message: str, name: str, n: int, **more: Any) -> ApiError:
-    return ApiError(
-        400,
-        code,
-        message,
-        {"api_name": name, "json_path": f"$.fields[{n}].{name}", **more},
-        counts=False,
-    )
-
-
-def _new_field(module: Module, item: Any, n: int) -> Field:
-    if not isinstance(item, dict):
-        raise _refusal("INVALID_DATA", "invalid data", "fields", n)
-    label, data_type = item.get("field_label"), item.get("data_type")
-    for name, value in (("field_label", label), ("data_type", data_type)):
-        if not value:
-            raise _refusal("MANDATORY_NOT_FOUND", "required field not found", name, n)
-    if not isinstance(label, str) or len(label) > MAX_LABEL:
-        raise _refusal("INVALID_DATA", "invalid data", "field_label", n, maximum_length=MAX_LABEL)
-    if data_type not in CREATABLE_TYPES:
-        raise _refusal("INVALID_DATA", "invalid data", "data_type", n,
-                       supported_values=sorted(CREATABLE_TYPES))  # fmt: skip
-    if any(f.label == label for f in module.visible().values()):
-        raise _refusal("DUPLICATE_DATA", "duplicate data", "field_label", n)
-    choices = tuple(
-        Choice(str(c["display_value"]), str(c.get("actual_value", c["display_value"])))
-        for c in item.get("pick_list_values") or []
-        if isinstance(c, dict) and "display_value" in c
-    )
-    if data_type == "picklist" and not choices:
-        raise _refusal("MANDATORY_NOT_FOUND", "required field not found", "pick_list_values", n)
-    return Field(
-        _api_name(module, label),
-        label,
-        data_type,
-        id=str(max(int(f.id) for f in module.fields.values()) + 2),
-        length=item.get("length") or CREATABLE_TYPES[data_type],
-        decimal_place=item.get("decimal_place", 2) if data_type in ("double", "currency") else None,
-        custom=True,
-        unique=bool(item.get("unique")),
-        choices=choices,
-    )
-
-
-def _api_name(module: Module, label: str) -> str:
-    """Spaces become underscores; a clash gets a number. A removed field's name is free."""
-    stem = re.sub(r"\W+", "_", label.strip(), flags=re.ASCII).strip("_") or "Field"
-    name, number = stem, 0
-    while name in module.fields and not module.fields[name].removed:
-        number += 1
-        name = f"{stem}{number}"
-    return name
-
-
-def _custom_field(store: Store, request: Request, field_id: str) -> tuple[Module, Field]:
-    module = _module_param(store, request)
-    for f in module.visible().values():
-        if f.id == field_id:
-            if not f.custom:
-                raise ApiError(400, "NOT_ALLOWED", "system fields cannot be changed", {"id": f.id})
-            return module, f
-    raise ApiError(
-        400, "INVALID_DATA", "the id given seems to be invalid", {"resource_path_index": 2}
-    )
-
-
-def update_field(store: Store, request: Request, field_id: str) -> Response:
-    """PATCH /crm/v8/settings/fields/{id}?module=: label, length, picklist values."""
-    module, old = _custom_field(store, request, field_id)
-    item = _fields_of(request)[0]
-    changes: dict[str, Any] = {}
-    if isinstance(item.get("field_label"), str):
-        changes["label"] = item["field_label"][:MAX_LABEL]
-    if isinstance(item.get("length"), int):
-        changes["length"] = item["length"]
-    if isinstance(item.get("pick_list_values"), list):
-        changes["choices"] = tuple(
-            Choice(c["display_value"], c.get("actual_value", c["display_value"]))
-            for c in item["pick_list_values"]
-        )
-    with store.write() as tx:
-        store.put_field(tx, module.api_name, replace(old, **changes))
-    return Response.of({"fields": [_done(field_id, "field updated")]})
-
-
-def delete_field(store: Store, request: Request, field_id: str) -> Response:
-    """DELETE /crm/v8/settings/fields/{id}?module="""
-    module, old = _custom_field(store, request, field_id)
-    with store.write() as tx:
-        store.set_removed(tx, module.api_name, old.api_name, True)
-    return Response.of({"fields": [_done(field_id, "field deleted")]})

@@ -1,34 +1,18 @@
-"""Reading records: list with pages and page tokens, one record, deleted ones, counts.
-
-Page tokens mean a place (an offset) in the list, as far as anyone knows of the real CRM, so a
-deletion between two pages shifts what follows. Where nothing was written since the token was
-made, the same place is found quickly from the last record's key.
-"""
+"""Reading records: lists with pages, one record, deleted ones (`page_tokens.py`, `search.py`)."""
 
 # Names in SQL come from the schema, never from a request; values are bound.
 # ruff: noqa: S608
 
-import base64
-import hashlib
-import hmac
 import json
-import secrets
 import sqlite3
-import struct
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from crm.sandbox.clock import parse_instant, text_of
-from crm.sandbox.criteria import compile_criteria
+from crm.sandbox.clock import text_of
 from crm.sandbox.errors import ApiError, invalid_data, missing_param
-from crm.sandbox.schema import Field, Module
-from crm.sandbox.server import Request, Response
-from crm.sandbox.store import (
+from crm.sandbox.fragments import (
     Column,
-    Page,
     RecordSql,
-    Store,
     id_sql,
     index_name,
     named_lookup_sql,
@@ -36,16 +20,17 @@ from crm.sandbox.store import (
     plain_sql,
     quoted,
     table_of,
-    to_fragment,
     user_sql,
 )
+from crm.sandbox.page_tokens import TOKEN_LIFE_S, ListCall, continued, make_token
+from crm.sandbox.params import ids_of, modified_since, module_named, one_of, paging
+from crm.sandbox.schema import Field, Module
+from crm.sandbox.server import Request, Response
+from crm.sandbox.store import Page, Store
 
 MAX_FIELDS = 50
 MAX_FIELDS_TEXT = 1024
-MAX_PER_PAGE = 200
 FIRST_RECORDS = 2_000
-TOKEN_RECORDS = 100_000
-TOKEN_LIFE_S = 86_400
 SORTS = ("id", "Created_Time", "Modified_Time")
 SMALL_WINDOW = 20_000
 DETAIL_TAIL = (
@@ -93,49 +78,7 @@ def _field_sql(store: Store, f: Field, alias: str) -> tuple[str, str]:
     return plain_sql("d", f.api_name), ""
 
 
-def module_named(store: Store, name: str) -> Module:
-    found = store.modules.get(name)
-    if found is None:
-        raise ApiError(
-            400,
-            "INVALID_MODULE",
-            "the module name given seems to be invalid",
-            {"resource_path_index": 0},
-        )
-    return found
-
-
 # -- list -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ListCall:
-    """A list request, checked: what, in which order, from where."""
-
-    module: str
-    names: tuple[str, ...]
-    per_page: int
-    sort_by: str
-    descending: bool
-    ids: tuple[int, ...]
-    converted: str
-    since: str | None
-    offset: int
-    after: tuple[str, int] | None
-
-    def binding(self) -> bytes:
-        """What a page token is bound to."""
-        parts = (
-            self.module,
-            self.names,
-            self.per_page,
-            self.sort_by,
-            self.descending,
-            self.ids,
-            self.converted,
-            self.since,
-        )
-        return hashlib.sha256(repr(parts).encode()).digest()[:8]
 
 
 def list_records(store: Store, request: Request, module_name: str) -> Response:
@@ -154,7 +97,7 @@ def list_records(store: Store, request: Request, module_name: str) -> Response:
 def _checked(store: Store, module: Module, request: Request) -> tuple[ListCall, int]:
     query = request.query
     names = _field_names(module, query)
-    per_page = _whole(query, "per_page", MAX_PER_PAGE, 1, MAX_PER_PAGE)
+    page_number, per_page = paging(query)
     sort_by, descending = _sorting(query)
     if "page" in query and "page_token" in query:
         raise ApiError(
@@ -163,21 +106,20 @@ def _checked(store: Store, module: Module, request: Request) -> tuple[ListCall, 
             "ambiguity while processing the request",
             {"ambiguity_due_to": [{"param_name": "page"}, {"param_name": "page_token"}]},
         )
-    page_number = _whole(query, "page", 1, 1, 10**9)
     call = ListCall(
         module.api_name,
         names,
         per_page,
         sort_by,
         descending,
-        _ids(query),
-        _one_of(query, "converted", "false", ("true", "false", "both")),
-        _since(request),
+        ids_of(query),
+        one_of(query, "converted", "false", ("true", "false", "both")),
+        modified_since(request),
         (page_number - 1) * per_page,
         None,
     )
     if "page_token" in query:
-        return _continued(store, call, query["page_token"]), 1
+        return continued(store, call, query["page_token"]), 1
     if page_number * per_page > FIRST_RECORDS:
         raise ApiError(
             400,
@@ -219,54 +161,11 @@ def _sorting(query: dict[str, str]) -> tuple[str, bool]:
             "ambiguity while processing the request",
             {"ambiguity_due_to": [{"param_name": "sort_by"}, {"param_name": "cvid"}]},
         )
-    return sort_by, _one_of(query, "sort_order", "desc", ("asc", "desc")) == "desc"
-
-
-def _one_of(query: dict[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = query.get(name, default)
-    if value not in allowed:
-        raise invalid_data(param_name=name, supported_values=list(allowed))
-    return value
-
-
-def _whole(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
-        raise invalid_data(param_name=name, expected_data_type="integer", range=[least, most])
-    return int(text)
-
-
-def _ids(query: dict[str, str]) -> tuple[int, ...]:
-    if "ids" not in query:
-        return ()
-    texts = [text.strip() for text in query["ids"].split(",") if text.strip()]
-    if not texts or not all(t.isascii() and t.isdigit() and len(t) < 20 for t in texts):
-        raise invalid_data(param_name="ids")
-    if len(texts) > 100:
-        raise ApiError(
-            400,
-            "LIMIT_EXCEEDED",
-            "the number of ids exceeds the limit",
-            {"limit": 100, "param_name": "ids"},
-        )
-    return tuple(int(t) for t in texts)
-
-
-def _since(request: Request) -> str | None:
-    """If-Modified-Since as a fragment to compare with; anything but ISO is refused."""
-    text = request.headers.get("if-modified-since")
-    if text is None:
-        return None
-    instant = parse_instant(text)
-    if instant is None:
-        raise invalid_data(header_name="If-Modified-Since", expected_data_type="datetime")
-    return to_fragment(text_of(instant))
+    return sort_by, one_of(query, "sort_order", "desc", ("asc", "desc")) == "desc"
 
 
 def _list_page(store: Store, sql: sqlite3.Connection, call: ListCall) -> Page:
-    where, params, hint = list_filter(store, sql, call.module, call.ids, call.converted, call.since)
+    where, params, hint = list_filter(sql, call.module, call.ids, call.converted, call.since)
     offset = call.offset
     sort = "d.id" if call.sort_by == "id" else f"d.{quoted(call.sort_by)}"
     way = "desc" if call.descending else "asc"
@@ -293,7 +192,6 @@ def _list_page(store: Store, sql: sqlite3.Connection, call: ListCall) -> Page:
 
 
 def list_filter(
-    store: Store,
     sql: sqlite3.Connection,
     module: str,
     ids: tuple[int, ...],
@@ -305,13 +203,18 @@ def list_filter(
     if ids:
         clauses.append(f"d.id in ({','.join('?' * len(ids))})")
         params += ids
-    if module == "Leads" and converted != "both":
-        clauses.append("d.Converted__s is " + ("" if converted == "true" else "not ") + "'true'")
     if since is not None:
         clauses.append("d.Modified_Time > ?")
         params.append(since)
         hint = window_hint(sql, module, since)
-    return " and ".join(clauses), params, hint
+    return " and ".join(clauses) + converted_rule(module, converted), params, hint
+
+
+def converted_rule(module: str, converted: str) -> str:
+    """A further condition: converted leads are hidden unless `true` or `both` asks for them."""
+    if module != "Leads" or converted == "both":
+        return ""
+    return f" and d.Converted__s is {'' if converted == 'true' else 'not '}'true'"
 
 
 def window_hint(sql: sqlite3.Connection, module: str, since: str) -> str:
@@ -332,7 +235,7 @@ def _info(
     token = expiry = None
     if page.more:
         expires = int(store.clock.time()) + TOKEN_LIFE_S
-        token = _make_token(store, call, page, version, expires)
+        token = make_token(store, call, page, version, expires)
         expiry = text_of(expires)
     return {
         "call": False,
@@ -347,76 +250,6 @@ def _info(
         "email": False,
         "more_records": page.more,
     }
-
-
-# -- page tokens ----------------------------------------------------------------------------
-
-_TOKEN = struct.Struct(">IIIqq8s")
-_SIGNATURE = 8
-
-
-def _make_token(store: Store, call: ListCall, page: Page, version: int, expires: int) -> str:
-    with store.reader() as sql:
-        last = json.loads(page.body[page.body.rfind(b",\n") + 1 :])
-        last_id = int(last["id"])
-        moment = 0
-        if call.sort_by != "id":
-            found = sql.execute(
-                f"select {quoted(call.sort_by)} from {table_of(call.module)} where id=?", (last_id,)
-            ).fetchone()
-            instant = parse_instant(json.loads(found[0])) if found and found[0] else None
-            moment = int(instant) if instant is not None else -1
-    packed = _TOKEN.pack(
-        expires, version, call.offset + page.count, last_id, moment, call.binding()
-    )
-    signature = hmac.digest(_secret(store), packed, "sha256")[:_SIGNATURE]
-    return base64.urlsafe_b64encode(packed + signature).decode().rstrip("=")
-
-
-def _continued(store: Store, call: ListCall, token: str) -> ListCall:
-    try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        packed, signature = raw[:-_SIGNATURE], raw[-_SIGNATURE:]
-        expires, version, offset, last_id, moment, binding = _TOKEN.unpack(packed)
-    except (ValueError, struct.error) as error:
-        raise invalid_data(param_name="page_token") from error
-    expected = hmac.digest(_secret(store), packed, "sha256")[:_SIGNATURE]
-    if not hmac.compare_digest(signature, expected):
-        raise invalid_data(param_name="page_token")
-    if expires <= store.clock.time():
-        raise ApiError(
-            400,
-            "EXPIRED_VALUE",
-            "the page token is expired",
-            {"api_name": "page_token", "json_path": "$.query.page_token"},
-        )
-    if binding != call.binding():
-        raise ApiError(
-            400,
-            "TOKEN_BOUND_DATA_MISMATCH",
-            "the data bound to the page token does not match the request",
-            {"param_name": "page_token"},
-        )
-    if offset + call.per_page > TOKEN_RECORDS:
-        raise ApiError(
-            400,
-            "PAGINATION_LIMIT_EXCEEDED",
-            "You can only get the first 100000 records using page_token param",
-            {"limit": TOKEN_RECORDS},
-        )
-    after = None
-    if version == store.versions[call.module] and moment != -1:
-        after = (to_fragment(text_of(moment)) or "", last_id)
-    return ListCall(**{**vars(call), "offset": offset, "after": after})
-
-
-def _secret(store: Store) -> bytes:
-    key = store.org.get("page_token_key")
-    if key is None:
-        key = store.org["page_token_key"] = secrets.token_hex(16)
-        with store.write() as tx:
-            store.write_meta(tx.sql, "org", json.dumps(store.org))
-    return key.encode()
 
 
 # -- one record -----------------------------------------------------------------------------
@@ -464,9 +297,8 @@ def list_deleted(store: Store, request: Request, module_name: str) -> Response:
             "Please check whether the input values are correct",
             {"param_name": "type", "supported_values": sorted(DELETED_KINDS)},
         )
-    per_page = _whole(request.query, "per_page", MAX_PER_PAGE, 1, MAX_PER_PAGE)
-    page = _whole(request.query, "page", 1, 1, 10**6)
-    since = _since(request)
+    page, per_page = paging(request.query)
+    since = modified_since(request)
     rows = _deleted_rows(
         store, module, DELETED_KINDS[kind], since, per_page + 1, (page - 1) * per_page
     )
@@ -520,91 +352,3 @@ def _person(fragment: bytes | None) -> dict[str, str] | None:
         return None
     person = json.loads(fragment)
     return {"name": person["name"], "id": person["id"]}
-
-
-# -- count ----------------------------------------------------------------------------------
-
-COUNT_PARAMS = ("cvid", "criteria", "email", "phone", "word")
-
-
-def count_records(store: Store, request: Request, module_name: str) -> Response:
-    """GET /crm/v8/{module}/actions/count, of all or by a search criteria."""
-    module = module_named(store, module_name)
-    given = [name for name in COUNT_PARAMS if name in request.query]
-    if len(given) > 1:
-        raise ApiError(
-            400,
-            "AMBIGUITY_DURING_PROCESSING",
-            "ambiguity while processing the request",
-            {"ambiguity_due_to": [{"param_name": name} for name in given]},
-        )
-    where, params = "1", []
-    if "criteria" in request.query:
-        where, params = compile_criteria(store, module, request.query["criteria"])
-    elif given and given[0] != "cvid":
-        where, params = search_clause(module, given[0], request.query[given[0]])
-    if module.api_name == "Leads":
-        where += " and d.Converted__s is not 'true'"
-    with store.reader() as sql:
-        count = sql.execute(
-            f"select count(*) from {table_of(module.api_name)} d where {where}", params
-        ).fetchone()[0]
-    return Response.of({"count": count})
-
-
-def search_clause(module: Module, kind: str, text: str) -> tuple[str, list[Any]]:
-    """Where for a search by email, phone or word: any such field, ignoring case."""
-    types = {"email": {"email"}, "phone": {"phone"}, "word": {"text", "email", "phone"}}[kind]
-    names = [f.api_name for f in module.visible().values() if f.data_type in types]
-    pattern = f"%{text}%" if kind == "word" else to_fragment(text)
-    clause = " or ".join(f"d.{quoted(name)} like ?" for name in names) or "0"
-    return f"({clause})", [pattern] * len(names)
-
-
-def search_records(store: Store, request: Request, module_name: str) -> Response:
-    """GET /crm/v8/{module}/search: at most the first 2000."""
-    module = module_named(store, module_name)
-    given = [n for n in ("criteria", "email", "phone", "word") if request.query.get(n)]
-    if not given:
-        raise ApiError(
-            400,
-            "EXPECTED_PARAM_MISSING",
-            "one of the expected parameter is missing",
-            {"param_names": ["criteria", "email", "phone", "word"]},
-        )
-    per_page = _whole(request.query, "per_page", MAX_PER_PAGE, 1, MAX_PER_PAGE)
-    page_number = _whole(request.query, "page", 1, 1, 10**9)
-    if page_number * per_page > FIRST_RECORDS:
-        raise ApiError(
-            400,
-            "LIMIT_REACHED",
-            "You can get only the first 2000 records",
-            {"limit": FIRST_RECORDS},
-        )
-    if given[0] == "criteria":
-        where, params = compile_criteria(store, module, request.query["criteria"])
-    else:
-        where, params = search_clause(module, given[0], request.query[given[0]])
-    converted = _one_of(request.query, "converted", "false", ("true", "false", "both"))
-    base, _, _ = list_filter(store, None, module.api_name, (), converted, None)  # type: ignore[arg-type]
-    visible = module.visible()
-    names = tuple(n for n in request.query.get("fields", "").split(",") if n in visible) or None
-    with store.reader() as sql:
-        page = store.select(
-            sql,
-            record_sql(store, module.api_name, names),
-            where=f"{base} and {where}",
-            params=params,
-            order="d.id desc",
-            limit=per_page,
-            offset=(page_number - 1) * per_page,
-        )
-    if page.count == 0:
-        return Response(204)
-    info = {
-        "per_page": per_page,
-        "count": page.count,
-        "page": page_number,
-        "more_records": page.more,
-    }
-    return Response(200, b'{"data":[' + page.body + b'],"info":' + json.dumps(info).encode() + b"}")

@@ -13,8 +13,9 @@ from json.encoder import encode_basestring as q
 from pathlib import Path
 from typing import Any
 
-from crm.sandbox.schema import STAGES, build_modules
-from crm.sandbox.seed import (
+from crm.sandbox.picklists import STAGES
+from crm.sandbox.schema import build_modules
+from crm.sandbox.seed_org import (
     ACCOUNTS_AT,
     DEALS_AT,
     add_currencies,

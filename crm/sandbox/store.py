@@ -20,11 +20,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
 from crm.sandbox.clock import Clock
+from crm.sandbox.fragments import RecordSql, index_name, quoted, table_of
 from crm.sandbox.schema import Field, Module, zoho_id
 
 TABLES = """
@@ -52,7 +52,6 @@ create table if not exists bulk_job (id integer primary key, definition text not
 """
 
 FIRST_NEW_SEQUENCE = 500_000_000_000
-FORMAT_ARGUMENTS = 100  # SQLite allows 127 arguments to a function
 
 
 @dataclass(frozen=True)
@@ -75,34 +74,6 @@ class Page:
     more: bool
 
 
-def to_fragment(value: Any) -> str | None:
-    """A JSON value as kept in a column; None for null. Lone surrogates stay escaped."""
-    if value is None:
-        return None
-    text = encode_basestring(value) if isinstance(value, str) else json.dumps(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value)
-    return text
-
-
-def from_fragment(fragment: Any) -> Any:
-    """The way back; a lookup column gives the bare id."""
-    if fragment is None or isinstance(fragment, int):
-        return fragment
-    return json.loads(fragment)
-
-
-def quoted(name: str) -> str:
-    """A field's API name as an SQL name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def table_of(module: str) -> str:
-    return quoted("m_" + module)
-
-
 class Transaction:
     """One write under way: the connection, the moment, and what it changed so far."""
 
@@ -111,6 +82,7 @@ class Transaction:
         self.sql = connection
         self.now = now
         self.changes: list[Change] = []
+        self.touched: set[str] = set()
 
     def row(self, module: str, record_id: int) -> dict[str, Any] | None:
         """A live record as its columns, or None."""
@@ -172,7 +144,7 @@ class Transaction:
             self._clear_lookups(module, record_id)
             self._note(module, "delete", record_id, {})
         else:
-            self.store.touch(module)
+            self.touched.add(module)
         return True
 
     def bring_back(self, module: str, record_id: int, kinds: tuple[str, ...]) -> bool:
@@ -204,10 +176,10 @@ class Transaction:
                         f"where {quoted(f.api_name)}=?",
                         (record_id,),
                     )
-                    self.store.touch(other.api_name)
+                    self.touched.add(other.api_name)
 
     def _note(self, module: str, operation: str, record_id: int, columns: dict[str, Any]) -> None:
-        self.store.touch(module)
+        self.touched.add(module)
         self.changes.append(
             Change(
                 module,
@@ -286,13 +258,13 @@ class Store:
                 self._writer.execute("rollback")
                 raise
             self._writer.execute("commit")
+            # After the commit: a page read before it carries the old number, so its token
+            # is found to be of another state.
+            for module in transaction.touched:
+                self.versions[module] = (self.versions[module] + 1) & 0xFFFFFFFF
             if transaction.changes:
                 for listener in self.listeners:
                     listener(transaction.changes)
-
-    def touch(self, module: str) -> None:
-        """Note that the module's data moved: page tokens then count from the front again."""
-        self.versions[module] = (self.versions[module] + 1) & 0xFFFFFFFF
 
     def close(self) -> None:
         with self._lock:
@@ -394,7 +366,7 @@ class Store:
             tx.sql.execute(f"alter table {table_of(module)} add column {quoted(new.api_name)}")
         fields[new.api_name] = new
         self.save_schema(tx.sql)
-        self.touch(module)
+        tx.touched.add(module)
 
     def set_removed(self, tx: Transaction, module: str, api_name: str, removed: bool) -> None:
         """Take a field out of the API, or put it back with its values."""
@@ -430,82 +402,3 @@ class Store:
         if count > limit:
             return Page(body[: body.rindex(b",\n")], limit, True)
         return Page(body or b"", count, False)
-
-
-def index_name(module: str, api_name: str) -> str:
-    return quoted(f"ix_{module}_{api_name}")
-
-
-@dataclass(frozen=True)
-class RecordSql:
-    """How one kind of row is written by SQLite: an expression over `d`, and joins it needs."""
-
-    module: str
-    expression: str
-    joins: str
-
-
-@dataclass(frozen=True)
-class Column:
-    """One key of a row: its name there and the SQL that yields its JSON text."""
-
-    key: str
-    sql: str
-
-
-def object_expression(columns: list[Column], tail: str = "") -> str:
-    """SQL for a JSON object of these columns, in chunks of what one printf may take.
-
-    `tail` is constant JSON text (`,"a":1`) put before the closing brace.
-    """
-    pieces = []
-    for start in range(0, len(columns), FORMAT_ARGUMENTS):
-        chunk = columns[start : start + FORMAT_ARGUMENTS]
-        template = ("{" if start == 0 else ",") + ",".join(
-            encode_basestring(c.key).replace("%", "%%") + ":%s" for c in chunk
-        )
-        if start + FORMAT_ARGUMENTS >= len(columns):
-            template += tail.replace("%", "%%") + "}"
-        pieces.append(f"printf({sql_text(template)},{','.join(c.sql for c in chunk)})")
-    return "||".join(pieces)
-
-
-def sql_text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def plain_sql(alias: str, name: str) -> str:
-    """A column's own JSON text."""
-    return f"ifnull({alias}.{quoted(name)},'null')"
-
-
-def id_sql(alias: str) -> str:
-    return f"'\"'||{alias}.id||'\"'"
-
-
-def bare_lookup_sql(alias: str, name: str) -> str:
-    """A lookup as COQL gives it: only the id. Text in the column is raw JSON set by control."""
-    column = f"{alias}.{quoted(name)}"
-    return (
-        f"case typeof({column}) when 'integer' then '{{\"id\":\"'||{column}||'\"}}' "
-        f"when 'null' then 'null' else {column} end"
-    )
-
-
-def named_lookup_sql(alias: str, name: str, target_alias: str, target_name: str) -> str:
-    """A lookup with the name of what it points to; empty if that is not there to be seen."""
-    column = f"{alias}.{quoted(name)}"
-    return (
-        f"case when typeof({column})='text' then {column} when {target_alias}.id is null "
-        f"then 'null' else '{{\"name\":'||ifnull({target_alias}.{quoted(target_name)},'null')"
-        f"||',\"id\":\"'||{target_alias}.id||'\"}}' end"
-    )
-
-
-def user_sql(alias: str, name: str, user_alias: str) -> str:
-    """A user as name, id and email."""
-    column = f"{alias}.{quoted(name)}"
-    return (
-        f"case when typeof({column})='text' then {column} "
-        f"else ifnull({user_alias}.fragment,'null') end"
-    )

@@ -11,8 +11,9 @@ from typing import Any
 
 from crm.sandbox.clock import parse_instant, text_of
 from crm.sandbox.errors import ApiError
+from crm.sandbox.fragments import to_fragment
 from crm.sandbox.schema import Field
-from crm.sandbox.store import Transaction, to_fragment
+from crm.sandbox.store import Transaction
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d$")
 MAX_INTEGER = 10**9

@@ -8,23 +8,17 @@ fields, the optimistic lock. `values.py` judges single values; the store keeps w
 # ruff: noqa: S608
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from crm.sandbox.clock import parse_instant
+from crm.sandbox.derive import derive
 from crm.sandbox.errors import ApiError, invalid_data, missing_param
-from crm.sandbox.records import module_named
-from crm.sandbox.schema import PIPELINES, Field, Module
+from crm.sandbox.fragments import from_fragment, quoted, table_of, to_fragment
+from crm.sandbox.params import body_list, json_object, module_named
+from crm.sandbox.schema import Field, Module
 from crm.sandbox.server import Request, Response
-from crm.sandbox.store import (
-    Store,
-    Transaction,
-    from_fragment,
-    quoted,
-    table_of,
-    to_fragment,
-)
-from crm.sandbox.values import clean, number_fragment
+from crm.sandbox.store import Store, Transaction
+from crm.sandbox.values import clean
 
 MAX_RECORDS = 100
 SYSTEM = {"Created_Time", "Modified_Time", "Created_By", "Modified_By"}
@@ -101,17 +95,8 @@ def acting_user(store: Store) -> int:
 
 
 def _records_of(request: Request) -> tuple[list[Any], dict[str, Any]]:
-    try:
-        content = request.json
-    except ValueError as error:
-        raise invalid_data("the request body is not valid JSON") from error
-    if not isinstance(content, dict):
-        raise invalid_data(expected_data_type="jsonobject")
-    if "data" not in content:
-        raise ApiError(400, "MANDATORY_NOT_FOUND", "required field not found", {"api_name": "data"})
-    records = content["data"]
-    if not isinstance(records, list) or not records:
-        raise invalid_data(api_name="data", expected_data_type="jsonarray")
+    content = json_object(request)
+    records = body_list(content, "data")
     _check_amount(records, "data")
     if not isinstance(content.get("trigger", []), list):
         raise invalid_data(api_name="trigger", expected_data_type="jsonarray")
@@ -236,7 +221,7 @@ def insert_row(
         defaults["Currency"] = to_fragment(tx.store.org["home_currency"])
     known = {k: v for k, v in defaults.items() if k in module.fields}
     row = {**known, **{k: v for k, v in columns.items() if v is not None or k not in known}}
-    _derive(tx, module, row, set(row), index)
+    derive(tx, module, row, set(row), index)
     record_id = tx.next_id()
     tx.insert(module.api_name, record_id, row)
     return {"id": record_id, **row}
@@ -287,7 +272,7 @@ def update_row(
 ) -> dict[str, Any]:
     """Change a record as one person does at one moment; returns the whole new row."""
     new = {**row, **columns}
-    _derive(tx, module, new, set(columns), index)
+    derive(tx, module, new, set(columns), index)
     new["Modified_Time"] = to_fragment(tx.now)
     new["Modified_By"] = user
     changed = {k: v for k, v in new.items() if k != "id" and (k in columns or v != row.get(k))}
@@ -431,63 +416,3 @@ def _existing(
                 if found is not None:
                     return found, name
     return None, None
-
-
-# -- what follows from a change -------------------------------------------------------------
-
-
-def _derive(
-    tx: Transaction, module: Module, row: dict[str, Any], given: set[str], index: int
-) -> None:
-    """Fields the CRM fills itself, from those that were given."""
-    if "Full_Name" in module.fields:
-        parts = [from_fragment(row.get(n)) for n in ("First_Name", "Last_Name")]
-        row["Full_Name"] = to_fragment(" ".join(str(p) for p in parts if p)) if any(parts) else None
-    if "Currency" in given and "Exchange_Rate" in module.fields and "Exchange_Rate" not in given:
-        _take_rate(tx, row)
-    if module.api_name == "Deals":
-        _derive_deal(module, row, given, index)
-
-
-def _take_rate(tx: Transaction, row: dict[str, Any]) -> None:
-    rate = tx.store.rate_of(str(from_fragment(row.get("Currency"))))
-    if rate is not None:
-        row["Exchange_Rate"] = number_fragment(Decimal(rate))
-
-
-def _derive_deal(module: Module, row: dict[str, Any], given: set[str], index: int) -> None:
-    stage = from_fragment(row.get("Stage"))
-    if given & {"Stage", "Pipeline"}:
-        _check_pipeline(module, row, stage, index)
-    choice = module.fields["Stage"].choice(str(stage))
-    if "Stage" in given and "Probability" not in given and choice is not None:
-        row["Probability"] = str(choice.extra["probability"])
-    if given & {"Stage", "Probability", "Amount"}:
-        amount, percent = (from_fragment(row.get(n)) for n in ("Amount", "Probability"))
-        known = all(
-            isinstance(v, int | float) and not isinstance(v, bool) for v in (amount, percent)
-        )
-        row["Expected_Revenue"] = (
-            number_fragment(
-                (Decimal(str(amount)) * Decimal(str(percent)) / 100).quantize(Decimal("0.01"))
-            )
-            if known
-            else None
-        )
-
-
-def _check_pipeline(module: Module, row: dict[str, Any], stage: Any, index: int) -> None:
-    pipeline = from_fragment(row.get("Pipeline"))
-    for display, actual, stages in PIPELINES:
-        if pipeline in (display, actual) and stage not in stages:
-            raise ApiError(
-                400,
-                "MAPPING_MISMATCH",
-                "the stage does not belong to the pipeline",
-                {
-                    "mapped_field": "Pipeline",
-                    "api_name": "Stage",
-                    "json_path": f"$.data[{index}].Stage",
-                },
-                counts=False,
-            )
