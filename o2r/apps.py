@@ -1,4 +1,4 @@
-"""App configuration of o2r."""
+"""App configuration of o2r: connects the receivers."""
 
 from django.apps import AppConfig
 
@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class O2RConfig(AppConfig):
     name = "o2r"
     verbose_name = "Opportunity to revenue"
+
+    def ready(self) -> None:
+        from o2r import receivers  # noqa: F401

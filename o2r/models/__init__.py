@@ -1,0 +1,6 @@
+"""Tables of opportunity to revenue. Import from here."""
+
+from o2r.models.opportunity import Opportunity
+from o2r.models.rollups import ClosedDay, PipelineCell, RecomputeState
+
+__all__ = ["ClosedDay", "Opportunity", "PipelineCell", "RecomputeState"]

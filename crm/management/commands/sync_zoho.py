@@ -1,0 +1,186 @@
+"""`manage.py sync_zoho`: run a sync here and now, with progress, and an exit code to act on.
+
+0 done (also with up to 1 % of records set aside, said on stderr), 1 failed, 2 usage or
+configuration, 3 another run is under way, 130 interrupted (it can be gone on with).
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from crm.errors import CrmError, CrmNotConfigured, SyncUnderWay
+from crm.models import SyncRun, SyncRunModule
+from crm.models import runs as ledger
+from crm.sync import dry_run, lease, modules, runs
+from crm.sync.execute import execute
+from crm.zoho.errors import ZohoError
+
+DONE, FAILED, USAGE, UNDER_WAY, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def moment(text: str) -> datetime:
+    """ISO date or date and time; without an offset it is taken as UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"“{text}” is no ISO date and time, such as 2026-11-01T08:00:00+08:00."
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+class Command(BaseCommand):
+    help = "Mirror the CRM: what changed (default) or everything."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        mode = parser.add_mutually_exclusive_group()
+        mode.add_argument("--full", action="store_true", help="read everything")
+        mode.add_argument("--delta", action="store_true", help="read what changed (default)")
+        parser.add_argument(
+            "--module",
+            action="append",
+            choices=[m.name for m in modules.ORDER],
+            default=[],
+            help="only this module; may be repeated",
+        )
+        parser.add_argument("--since", type=moment, help="delta from this ISO date and time")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would change, store nothing"
+        )
+        parser.add_argument(
+            "--method",
+            choices=["auto", "pages"],
+            default="auto",
+            help="how a full sync reads: auto chooses, pages uses the records API alone",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["full"] and options["since"]:
+            raise CommandError("--since goes with a delta, not with --full.", returncode=USAGE)
+        if settings.ZOHO is None:
+            raise CommandError(CrmNotConfigured().message, returncode=USAGE)
+        kind = runs.FULL if options["full"] else runs.DELTA
+        if options["dry_run"]:
+            self._dry_run(kind, options)
+            return
+        run = self._requested(kind, options)
+        progress = Progress(self.stdout)
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            execute(run.pk, on_page=progress.page, on_interrupt="abort")
+        except KeyboardInterrupt:
+            progress.end()
+            self.stderr.write("Interrupted. Start it again and it goes on where it was.")
+            sys.exit(INTERRUPTED)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        progress.end()
+        run.refresh_from_db()
+        self._report(run)
+
+    def _requested(self, kind: str, options: dict) -> SyncRun:
+        try:
+            return runs.request_run(
+                kind=kind,
+                trigger="command",
+                module_names=options["module"],
+                since=options["since"],
+                method=options["method"],
+                nudge=False,
+            )
+        except SyncUnderWay as error:
+            # A run whose process died holds no lease: this command takes it up.
+            if error.run.is_active and lease.is_free_or_orphaned():
+                return error.run
+            raise CommandError(error.message, returncode=UNDER_WAY) from None
+        except CrmError as error:
+            raise CommandError(error.message, returncode=USAGE) from None
+
+    def _report(self, run: SyncRun) -> None:
+        counts = (
+            f"{run.seen} read: {run.created} new, {run.updated} changed, "
+            f"{run.unchanged} unchanged, {run.failed} set aside; {run.deleted} deleted. "
+            f"{run.api_calls} API calls."
+        )
+        if run.status == ledger.SUCCEEDED:
+            self.stdout.write(f"{run.kind.title()} sync done. {counts}")
+            if run.message:
+                self.stderr.write(run.message)
+        elif run.status == ledger.PARTIAL:
+            self.stdout.write(f"{run.kind.title()} sync done in part. {counts}")
+            self.stderr.write(run.message)
+            if runs.failed_beyond_reason(run.seen, run.failed):
+                sys.exit(FAILED)
+        elif run.is_active:
+            raise CommandError(SyncUnderWay(run).message, returncode=UNDER_WAY)
+        else:
+            raise CommandError(
+                run.message or f"The run ended as {run.status}.",
+                returncode=USAGE if run.error_code in USAGE_CODES else FAILED,
+            )
+
+    def _dry_run(self, kind: str, options: dict) -> None:
+        try:
+            result = dry_run.preview(kind, options["module"], since=options["since"])
+        except (CrmError, ZohoError) as error:
+            raise CommandError(error.message, returncode=FAILED) from None
+        for line in result.lines():
+            self.stdout.write(line)
+
+
+# What a person must mend in the settings before any run can work.
+USAGE_CODES = {"not_configured", "other_organisation"}
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class Progress:
+    """A bar on a terminal, a plain line every few seconds otherwise."""
+
+    WIDTH = 30
+
+    def __init__(self, out: Any) -> None:
+        self.out = out
+        self.is_terminal = out.isatty()
+        self.started = time.monotonic()
+        self.told = 0.0
+        self.is_open = False
+
+    def page(self, run: SyncRun, part: SyncRunModule) -> None:
+        now = time.monotonic()
+        if now - self.told < (0.1 if self.is_terminal else 5.0):
+            return
+        self.told = now
+        line = self._line(part)
+        if self.is_terminal:
+            self.out.write(f"\r\x1b[2K{line}", ending="")
+            self.out.flush()
+            self.is_open = True
+        else:
+            self.out.write(line)
+
+    def end(self) -> None:
+        if self.is_open:
+            self.out.write("\r\x1b[2K", ending="")
+            self.is_open = False
+
+    def _line(self, part: SyncRunModule) -> str:
+        elapsed = max(time.monotonic() - self.started, 0.001)
+        if not part.expected:
+            return f"{part.module}: {part.seen:,} read, {elapsed:.0f} s"
+        share = min(part.seen / part.expected, 1.0)
+        bar = "█" * round(share * self.WIDTH)
+        return (
+            f"{part.module:<9} {bar:<{self.WIDTH}} {share:4.0%}  "
+            f"{part.seen:,} of {part.expected:,}, {elapsed:.0f} s"
+        )

@@ -1,0 +1,237 @@
+"""A record of the CRM → canonical values of our columns and the problems found on the way. Pure.
+
+A `Mapper` is compiled once per run from the field table, the picklists and the home currency, and
+then applied to every record. Key missing in the record: `MISSING`, our value stays. `null`: our
+value is cleared. A value that does not fit never loses the rest of the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from crm.mapping import convert, profiles
+from crm.mapping.convert import Noted, Ref
+from crm.mapping.profiles import FieldSpec
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+_ABSENT = object()
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Problem(NamedTuple):
+    """A value that did not fit: our field, a code for machines, a sentence for people."""
+
+    field: str
+    code: str
+    message: str
+
+
+class Unusable(Exception):
+    """The record cannot be stored at all; `code` and the message say why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Mapped:
+    """One record, mapped. `values` follow `Mapper.columns`; references are `Ref`."""
+
+    zoho_id: int
+    values: list[Any]
+    modified_at: datetime | None
+    created_at: datetime | None
+    modified_by: Ref | None
+    problems: list[Problem] = field(default_factory=list)
+    has_missing: bool = False
+
+
+class Mapper:
+    """Maps the records of one module. `columns` are our fields in the order of `Mapped.values`.
+
+    Of our columns, those that no CRM field feeds are absent from `columns`. Money needs the
+    record's currency, so it is converted after the other fields.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[FieldSpec],
+        *,
+        home_currency: str,
+        multi_currency: bool = True,
+        picklists: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        picklists = picklists or {}
+        self.home_currency = home_currency
+        self.specs = list(specs)
+        self.api_names = [spec.api for spec in specs]
+        self.has_money = any(spec.kind == profiles.MONEY for spec in specs)
+        self._fixed_currency = self.has_money and (
+            not multi_currency or all(s.kind != profiles.CURRENCY for s in specs)
+        )
+        self._plan: list[tuple[str, convert.Converter | None, str]] = []
+        self._money: list[tuple[int, str]] = []
+        self.columns: list[str] = []
+        self._tag_at: int | None = None
+        for spec in specs:
+            if spec.kind == profiles.CURRENCY and self._fixed_currency:
+                continue
+            if spec.kind == profiles.TAG:
+                self._tag_at = len(self.columns)
+            converter = _converter_for(spec, dict(picklists.get(spec.api) or {}) or None)
+            if spec.kind == profiles.MONEY:
+                self._money.append((len(self.columns), spec.ours))
+            self._plan.append((spec.api, converter, spec.ours))
+            self.columns.append(spec.ours)
+        self._currency_at = self._append_currency()
+        # A tag says whether funding exists, unless the organisation has a field for that too.
+        self._funded_from_tag = self._tag_at is not None and "aws_funded" not in self.columns
+        if self._funded_from_tag:
+            self.columns.append("aws_funded")
+        self.index = {name: at for at, name in enumerate(self.columns)}
+        self.refs = [
+            (self.index[s.ours], s.ours, s.target)
+            for s in specs
+            if s.kind == profiles.REF and s.ours in self.index
+        ]
+
+    def _append_currency(self) -> int:
+        if not self.has_money:
+            return -1
+        if self._fixed_currency:
+            self.columns.append("currency")
+        return self.columns.index("currency")
+
+    def apply(self, record: Any) -> Mapped:
+        """Map one record. Raises `Unusable` for what has no id or is no object."""
+        if record.__class__ is not dict:
+            raise Unusable("not_an_object", "The CRM sent something that is not a record.")
+        zoho_id = convert.record_id(record.get("id"))
+        if zoho_id is None:
+            raise Unusable("no_id", "The record has no id that could be read.")
+        problems: list[Problem] = []
+        values: list[Any] = []
+        has_missing = False
+        get = record.get
+        for api, converter, ours in self._plan:
+            value = get(api, _ABSENT)
+            if value is None:
+                values.append(None)
+                if converter is convert.percent:
+                    problems.append(Problem(ours, "missing", "The stage's usual one is used."))
+                continue
+            if value is _ABSENT:
+                has_missing = True
+                values.append(MISSING)
+                continue
+            if converter is not None:
+                value = converter(value)
+                if value.__class__ is Noted:
+                    problems.append(Problem(ours, value.code, value.message))
+                    value = value.value
+            values.append(value)
+        mapped = Mapped(
+            zoho_id,
+            values,
+            self._moment(record, "Modified_Time", problems),
+            self._moment(record, "Created_Time", problems),
+            self._person(get("Modified_By")),
+            problems,
+            has_missing,
+        )
+        if self.has_money:
+            self._settle_money(mapped)
+        if self._funded_from_tag:
+            tag = values[self._tag_at]  # type: ignore[index]
+            values.append(tag if tag is MISSING else _is_funded(tag))
+        return mapped
+
+    def _settle_money(self, mapped: Mapped) -> None:
+        values = mapped.values
+        if self._fixed_currency:
+            values.append(self.home_currency)
+        code = values[self._currency_at]
+        if not code or code is MISSING:
+            code = self.home_currency
+            if values[self._currency_at] is None:
+                values[self._currency_at] = code
+        decimals = convert.decimals_of(code)
+        for at, ours in self._money:
+            raw = values[at]
+            if raw is None or raw is MISSING:
+                continue
+            value = convert.minor_units(raw, decimals)
+            if value.__class__ is Noted:
+                mapped.problems.append(Problem(ours, value.code, value.message))
+                value = value.value
+            values[at] = value
+
+    @staticmethod
+    def _moment(record: dict, key: str, problems: list[Problem]) -> datetime | None:
+        value = record.get(key)
+        if value is None:
+            return None
+        value = convert.moment(value)
+        if value.__class__ is Noted:
+            problems.append(Problem(key, value.code, value.message))
+            return None
+        return value
+
+    @staticmethod
+    def _person(value: Any) -> Ref | None:
+        found = convert.reference(value) if value is not None else None
+        return found if found.__class__ is Ref else None
+
+
+def _is_funded(tag: str | None) -> bool:
+    return tag is not None and tag.strip().lower() not in {"none", "no", "-none-", ""}
+
+
+def _converter_for(spec: FieldSpec, labels: dict[str, str] | None) -> convert.Converter | None:
+    if spec.kind in (profiles.TEXT, profiles.LONG_TEXT):
+        return convert.text(spec.length)
+    if spec.kind in (profiles.PICK, profiles.TAG):
+        return convert.pick(spec.length, labels)
+    if spec.kind == profiles.SGD:
+        return lambda value: convert.minor_units(value, 2)
+    if spec.kind == profiles.MONEY:
+        return None  # settled after the currency is known
+    return {
+        profiles.DATE: convert.day,
+        profiles.MOMENT: convert.moment,
+        profiles.PERCENT: convert.percent,
+        profiles.INTEGER: convert.whole_number,
+        profiles.FLAG: convert.flag,
+        profiles.CURRENCY: convert.currency_code,
+        profiles.REF: convert.reference,
+    }[spec.kind]
+
+
+def canonical(value: Any) -> Any:
+    """The JSON form of a canonical value: references by id, moments as UTC ISO text."""
+    if value.__class__ is Ref:
+        return value.id
+    if value.__class__ is datetime:
+        return value.isoformat()
+    return None if value is MISSING else value
+
+
+def content_hash(values: Sequence[Any]) -> str:
+    """Hash over canonical values in column order; `MISSING` counts as none."""
+    text = _encode([v if v.__class__ in _PLAIN else canonical(v) for v in values])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})

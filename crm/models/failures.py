@@ -1,0 +1,64 @@
+"""What did not fit: records kept aside, values that were left out, deletions held for ops."""
+
+from django.db import models
+
+
+class FailedRecord(models.Model):
+    """Quarantine: a record that could not be stored, with its payload and the reason."""
+
+    module = models.CharField(max_length=16)
+    zoho_id = models.BigIntegerField(null=True, blank=True)
+    dedupe_key = models.CharField(max_length=64)
+    code = models.CharField(max_length=40)
+    message = models.TextField()
+    payload = models.TextField(default="", blank=True)
+    attempts = models.PositiveIntegerField(default=1)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    run_id = models.BigIntegerField(null=True, blank=True)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["module", "dedupe_key"], name="crm_failed_once")
+        ]
+        indexes = [models.Index(fields=["resolved_at", "last_seen_at"], name="crm_failed_open")]
+
+    def __str__(self) -> str:
+        return f"{self.module} {self.zoho_id or '?'}: {self.code}"
+
+
+class RecordProblem(models.Model):
+    """A value of a stored record that did not fit its field; replaced with each new state."""
+
+    module = models.CharField(max_length=16)
+    record_id = models.BigIntegerField()
+    field = models.CharField(max_length=64)
+    code = models.CharField(max_length=40)
+    message = models.CharField(max_length=255)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["module", "record_id"], name="crm_problem_record")]
+
+    def __str__(self) -> str:
+        return f"{self.module} {self.record_id}.{self.field}: {self.code}"
+
+
+class DeletionHold(models.Model):
+    """More records gone at once than is plausible: nothing is marked until ops decide."""
+
+    HELD, APPLIED, DISMISSED = "held", "applied", "dismissed"
+
+    module = models.CharField(max_length=16)
+    run_id = models.BigIntegerField()
+    zoho_ids = models.JSONField(default=list)
+    live_before = models.PositiveIntegerField()
+    status = models.CharField(
+        max_length=10, choices=[(s, s.title()) for s in (HELD, APPLIED, DISMISSED)], default=HELD
+    )
+    held_at = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.module}: {len(self.zoho_ids)} of {self.live_before} gone"

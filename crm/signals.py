@@ -1,0 +1,10 @@
+"""The one signal that news of the mirror travels upward by.
+
+`deals_changed` is sent after commit, once per stored batch, with `pks: list[int]` of the deals
+whose row changed. It is a nudge: the truth is `Deal.change_seq`, over which readers keep their own
+watermark.
+"""
+
+from django.dispatch import Signal
+
+deals_changed = Signal()

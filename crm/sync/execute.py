@@ -1,0 +1,249 @@
+"""One run from taking the lease to its last word; the same for worker, command and test.
+
+What stops a run (connection, token, body, credits) leaves every watermark where it was and ends
+as one clear sentence on the run and on the connection. What concerns one module is named on its
+part, and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+from django.db import DatabaseError
+from django.utils import timezone
+
+from crm.errors import CrmError, LeaseLost
+from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
+from crm.models import runs as ledger
+from crm.sync import delta, full, lease, metadata, rederive, runs
+from crm.sync.context import SyncContext
+from crm.sync.session import Session, StopRequested
+from crm.zoho.client import ZohoClient
+from crm.zoho.errors import FixFields, NotPermitted, ScopeMissing, ZohoError
+from crm.zoho.factory import client_from_settings
+
+log = structlog.get_logger(__name__)
+
+METADATA_AGE = timedelta(hours=24)
+UNKNOWN_USERS_AGE = timedelta(hours=1)
+MAX_TAKEOVERS = 3
+
+
+def _never() -> bool:
+    return False
+
+
+def execute(
+    run_id: int,
+    *,
+    should_stop: Callable[[], bool] = _never,
+    on_page: Callable[[SyncRun, SyncRunModule], None] = lambda run, part: None,
+    on_interrupt: str = "set_aside",
+    make_client: Callable[[], ZohoClient] = client_from_settings,
+) -> SyncRun | None:
+    """Run it, or return None if another process holds the lease or the run has ended.
+
+    `on_interrupt`: "set_aside" queues the run again when the process is told to stop, "abort"
+    ends it as aborted (a person pressed Ctrl-C); both can be gone on with.
+    """
+    run = SyncRun.objects.filter(pk=run_id).first()
+    if run is None or not run.is_active:
+        return None
+    held = lease.acquire()
+    if held is None:
+        return None
+    try:
+        if not runs.open_run(run, held.fence):
+            return None
+        with held.kept_alive():
+            _execute(run, held, should_stop, on_page, on_interrupt, make_client)
+    finally:
+        with contextlib.suppress(DatabaseError):
+            held.release()
+    return run
+
+
+def _execute(
+    run: SyncRun,
+    held: lease.Lease,
+    should_stop: Callable[[], bool],
+    on_page: Callable[[SyncRun, SyncRunModule], None],
+    on_interrupt: str,
+    make_client: Callable[[], ZohoClient],
+) -> None:
+    if run.attempts > MAX_TAKEOVERS:
+        runs.close_run(
+            run,
+            ledger.FAILED,
+            code="workers_died",
+            message=f"{MAX_TAKEOVERS} workers died over the same page of this run. "
+            "Look at the workers' logs, then start it again.",
+        )
+        return
+    CrmConnection.objects.get_or_create(pk=1)
+    CrmConnection.objects.filter(pk=1).update(last_attempt_at=timezone.now())
+    client: ZohoClient | None = None
+    session: Session | None = None
+    try:
+        client = make_client()
+        session = Session(
+            run,
+            held,
+            client,
+            should_stop=should_stop,
+            on_page=on_page,
+            run_nested=run_queued_delta if run.kind == runs.FULL else None,
+        )
+        _read_all(session)
+        _conclude(session)
+    except LeaseLost:
+        log.warning("sync_superseded", run=run.pk)
+    except StopRequested:
+        _save_spent(session)
+        runs.set_aside(run) if on_interrupt == "set_aside" else _abort(run)
+    except KeyboardInterrupt:
+        _save_spent(session)
+        _abort(run)
+        raise
+    except ZohoError as error:
+        _save_spent(session)
+        _fail(run, error.code, error.message)
+    except CrmError as error:
+        _save_spent(session)
+        _fail(run, error.code, error.message)
+    except DatabaseError as error:
+        _fail_without_database(run, error)
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _read_all(session: Session) -> None:
+    run = session.run
+    _refresh_metadata_if_due(session)
+    session.context = SyncContext(timezone.now())
+    read = full.read_module if run.kind == runs.FULL else delta.read_module
+    parts = list(run.parts.exclude(state__in=[SyncRunModule.DONE, SyncRunModule.REFUSED]))
+    for part in parts:
+        try:
+            read(session, part)
+        except (ScopeMissing, NotPermitted, FixFields) as error:
+            # Nothing of a module that we may not see is taken for deleted.
+            session.mark(part, state=SyncRunModule.REFUSED, message=error.message[:1000])
+        session.save_spent()
+    rederive.run_if_needed(session.lease, session.context.deriver)
+
+
+def _refresh_metadata_if_due(session: Session) -> None:
+    now = timezone.now()
+    connection = CrmConnection.objects.get(pk=1)
+    read_at = connection.metadata_read_at
+    due = (
+        session.run.kind == runs.FULL
+        or read_at is None
+        or now - read_at > METADATA_AGE
+        or connection.fingerprint != metadata.credentials_fingerprint()
+        or (now - read_at > UNKNOWN_USERS_AGE and CrmUser.objects.filter(status="unknown").exists())
+    )
+    if due:
+        news = metadata.refresh(session.client, now)
+        session.s0()
+        if news.refused:
+            SyncRun.objects.filter(pk=session.run.pk).update(
+                message=("Could not be read: " + "; ".join(news.refused))[:2000]
+            )
+            session.run.refresh_from_db(fields=["message"])
+
+
+def _conclude(session: Session) -> None:
+    run = session.run
+    session.save_spent()
+    run.refresh_from_db()
+    parts = list(run.parts.all())
+    notes = [f"{part.module}: {part.message}" for part in parts if part.message]
+    if run.message:
+        notes.insert(0, run.message)
+    refused = [part for part in parts if part.state == SyncRunModule.REFUSED]
+    status, code = ledger.SUCCEEDED, ""
+    if len(refused) == len(parts):
+        status, code = ledger.FAILED, "not_permitted"
+    elif run.kind == runs.FULL and any(
+        runs.failed_beyond_reason(part.seen, part.failed) for part in parts
+    ):
+        status, code = ledger.FAILED, "too_many_failed"
+        notes.insert(0, f"{run.failed} records could not be stored; see the list of failures.")
+    elif run.failed or any(part.state != SyncRunModule.DONE for part in parts):
+        status = ledger.PARTIAL
+        if run.failed:
+            notes.insert(
+                0,
+                f"{run.failed} record{'s' * (run.failed != 1)} could not be stored and "
+                f"need{'s' * (run.failed == 1)} a look.",
+            )
+    runs.close_run(run, status, code=code, message=" ".join(notes))
+    values: dict = {"error_code": "", "error_message": ""}
+    if status == ledger.FAILED:
+        values = {"error_code": code, "error_message": run.message}
+    else:
+        values["last_success_at"] = timezone.now()
+    CrmConnection.objects.filter(pk=1).update(**values)
+
+
+def run_queued_delta(session: Session) -> None:
+    """A delta that is due goes in between two pages of a full run, under the same lease."""
+    queued = (
+        SyncRun.objects.filter(kind=runs.DELTA, lane__isnull=True, status=ledger.QUEUED)
+        .order_by("requested_at")
+        .first()
+    )
+    if queued is None or not runs.open_run(queued, session.lease.fence):
+        return
+    nested = session.nested(queued)
+    try:
+        for part in queued.parts.all():
+            delta.read_module(nested, part)
+        _conclude(nested)
+    except ZohoError as error:
+        runs.close_run(queued, ledger.FAILED, code=error.code, message=error.message)
+    except StopRequested:
+        _abort(queued)
+        raise
+
+
+def _save_spent(session: Session | None) -> None:
+    if session is not None:
+        with contextlib.suppress(DatabaseError):
+            session.save_spent()
+
+
+def _abort(run: SyncRun) -> None:
+    runs.close_run(
+        run,
+        ledger.ABORTED,
+        code="interrupted",
+        message="Interrupted. Started again, it goes on from its last stored page.",
+    )
+
+
+def _fail(run: SyncRun, code: str, message: str) -> None:
+    runs.close_run(run, ledger.FAILED, code=code, message=message)
+    CrmConnection.objects.filter(pk=1).update(error_code=code[:64], error_message=message)
+
+
+def _fail_without_database(run: SyncRun, error: DatabaseError) -> None:
+    """The database refused a write: disk full, locked for too long, or gone."""
+    text = str(error).lower()
+    if "full" in text or "no space" in text:
+        code, message = "disk_full", "The disk is full: make room, the sync then goes on by itself."
+    else:
+        code = "database"
+        message = (
+            "The database did not accept a write. The sync goes on by itself when it does; "
+            "see the logs if this stays."
+        )
+    log.error("sync_database_error", run=run.pk, reason=type(error).__name__)
+    with contextlib.suppress(DatabaseError):
+        _fail(run, code, message)

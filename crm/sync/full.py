@@ -1,0 +1,146 @@
+"""A module read whole: by id ranges, or by pages where COQL may not be used; then the sweep.
+
+Records of ours that the reading did not meet where they should be are asked for by id; those that
+are gone become tombstones, unless there are implausibly many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.utils import timezone
+
+from crm.models import SweepCandidate, SyncRunModule
+from crm.sync import deletions, runs, watermark
+from crm.sync.modules import Module
+from crm.sync.reading import Batch, RangeReader, read_by_id
+from crm.sync.session import Session
+from crm.sync.store import Store, tell_deletions
+from crm.zoho.errors import FixFields, FixRequest, NotPermitted, QueryRefused, ScopeMissing
+
+RANGES, PAGES = "ranges", "pages"
+_NO_COQL = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
+
+
+def read_module(session: Session, part: SyncRunModule) -> None:
+    """Read, sweep, and move the watermark. Raises the client's errors and LeaseLost."""
+    module = session.module_of(part)
+    store = session.make_store(module)
+    if part.state != SyncRunModule.SWEEPING:
+        _prepare(session, part, module)
+        _read(session, part, module, store)
+        session.mark(part, state=SyncRunModule.SWEEPING)
+    _sweep(session, part, module, store)
+    part.refresh_from_db()
+    mark = None
+    s0 = session.s0_or_newest(module)
+    if s0 is not None and not runs.failed_beyond_reason(part.seen, part.failed):
+        mark = watermark.move(module.name, s0, is_full=True)
+    session.mark(part, state=SyncRunModule.DONE, watermark_after=mark)
+
+
+def _prepare(session: Session, part: SyncRunModule, module: Module) -> None:
+    if part.expected is None:
+        try:
+            expected = session.client.count(module.name)
+        except (FixRequest, FixFields, ScopeMissing):
+            expected = None  # progress then shows what is done, without "of"
+        session.mark(
+            part,
+            expected=expected,
+            watermark_before=watermark.watermark_of(module.name),
+        )
+    if not part.method:
+        session.mark(part, method=_method_for(session, module))
+
+
+def _method_for(session: Session, module: Module) -> str:
+    # Converted records are only promised by the list call.
+    if session.run.method == PAGES or module.converted or session.coql_refused:
+        return PAGES
+    return RANGES
+
+
+def _read(session: Session, part: SyncRunModule, module: Module, store: Store) -> None:
+    if part.method == RANGES:
+        try:
+            for batch in _ranges(session, part, module):
+                session.store_batch(part, store, batch)
+            return
+        except _NO_COQL as error:
+            if part.cursor:
+                raise  # it worked until here: not a matter of rights or syntax
+            session.coql_refused = True
+            session.mark(part, method=PAGES, message=f"Read by pages: {error.message}"[:500])
+    for batch in read_by_id(
+        session.client,
+        module,
+        session.context.api_names(module.name),
+        clock=timezone.now,
+        cursor=part.cursor,
+    ):
+        session.store_batch(part, store, batch)
+
+
+def _ranges(session: Session, part: SyncRunModule, module: Module) -> Iterator[Batch]:
+    reader = RangeReader(
+        session.client,
+        module,
+        session.context.api_names(module.name),
+        workers=settings.ZOHO.concurrency if settings.ZOHO else 1,
+        clock=timezone.now,
+        cursor=part.cursor,
+        expected=part.expected,
+    )
+    return reader.batches()
+
+
+def _sweep(session: Session, part: SyncRunModule, module: Module, store: Store) -> None:
+    candidates = list(
+        SweepCandidate.objects.filter(part=part).values_list("zoho_id", flat=True).order_by("id")
+    )
+    settle(session, part, module, store, candidates, source="full")
+    SweepCandidate.objects.filter(part=part).delete()
+
+
+def settle(
+    session: Session,
+    part: SyncRunModule,
+    module: Module,
+    store: Store,
+    zoho_ids: list[int],
+    *,
+    source: str,
+    told: dict[int, deletions.Deleted] | None = None,
+) -> None:
+    """Ask the CRM for these ids: what is alive is stored, what is gone becomes a tombstone."""
+    told = told or {}
+    zoho_ids = deletions.live_ids(module, zoho_ids)
+    live_before = module.model.objects.live().count() if len(zoho_ids) > 50 else 0
+    gone: list[int] = []
+    fields = session.context.api_names(module.name)
+    for verdict in deletions.verify(session.client, module, fields, zoho_ids):
+        if verdict.alive:
+            batch = Batch(verdict.alive, verdict.read_at, None, part.cursor)
+            session.store_batch(part, store, batch)
+        gone += verdict.gone
+    if not gone:
+        return
+    if deletions.is_too_many(len(gone), live_before):
+        deletions.hold(module, session.run.pk, gone, live_before)
+        session.mark(
+            part,
+            message=f"{len(gone)} of {live_before} {module.label} are no longer visible in "
+            "the CRM. They were kept; ops must confirm the deletion in the admin.",
+        )
+        return
+    tell_deletions(
+        module,
+        gone,
+        source=source,
+        lease=session.lease,
+        run_id=session.run.pk,
+        told={row.zoho_id: (row.deleted_at, row.deleted_by) for row in told.values()},
+        checkpoint=lambda counts: runs.count_deletions(session.run, part, counts),
+    )

@@ -1,0 +1,295 @@
+"""Ways to read a module: parallel id ranges, a keyset of what changed, pages with tokens.
+
+Each yields `Batch`es. `Batch.cursor` is the state to keep once the batch is stored: a reader made
+with it goes on behind the stored batches, whatever was under way when the process died. Nothing
+here touches the database.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from crm.mapping.convert import record_id
+from crm.sync.modules import Module
+from crm.zoho.client import Page, RawRecord, ZohoClient
+from crm.zoho.errors import BadPayload, PageTokenRejected
+
+Clock = Callable[[], datetime]
+Interval = tuple[int, int | None]  # (after, upto]; upto None: to the end
+RANGE_ROWS = 2000
+_TRIES = 3
+
+
+@dataclass
+class Batch:
+    """One page. `id_span`: the page holds all records of these ids (None: nothing is said)."""
+
+    records: Sequence[RawRecord]
+    read_at: datetime
+    id_span: Interval | None
+    cursor: dict[str, Any]
+
+
+def ids_of(page: Page) -> list[int]:
+    """The readable ids of a page's records."""
+    found = (
+        record_id(record.value.get("id"))
+        for record in page.records
+        if isinstance(record.value, dict)
+    )
+    return [zoho_id for zoho_id in found if zoho_id is not None]
+
+
+class RangeReader:
+    """Every record of a module by COQL over id ranges, several calls at once.
+
+    Ranges are followed by key (`id > last`), so nothing shifts whatever is edited or deleted
+    meanwhile. While fewer ranges than workers are open, the rest of a range is split by the
+    density seen so far. Bodies wait unparsed: memory is `workers` bodies and one parsed page.
+    """
+
+    def __init__(
+        self,
+        client: ZohoClient,
+        module: Module,
+        fields: Sequence[str],
+        *,
+        workers: int,
+        clock: Clock,
+        cursor: dict[str, Any] | None = None,
+        expected: int | None = None,
+    ) -> None:
+        self.client = client
+        self.module = module
+        self.fields = fields
+        self.workers = max(1, workers)
+        self.clock = clock
+        saved = (cursor or {}).get("open")
+        self.is_resumed = saved is not None
+        self.open: deque[Interval] = deque((lo, hi) for lo, hi in saved or ())
+        self.expected = expected
+        self.highest: int | None = None
+        self.in_flight: dict[Future, Interval] = {}
+
+    def batches(self) -> Iterator[Batch]:
+        """Raises the client's errors; what was yielded before stays valid."""
+        if not self.is_resumed:
+            self._plan()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="crm-read")
+        try:
+            while self.open or self.in_flight:
+                self._submit(pool)
+                done, _ = wait(self.in_flight, return_when=FIRST_COMPLETED)
+                future = next(iter(done))
+                page, read_at = future.result()
+                interval = self.in_flight.pop(future)
+                page, read_at = self._parsed(page, read_at, interval)
+                span = self._follow(page, interval)
+                # The next calls are under way while this page is stored.
+                self._submit(pool)
+                yield Batch(page.records, read_at, span, {"open": self._uncovered()})
+                page.release()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, pool: ThreadPoolExecutor) -> None:
+        while self.open and len(self.in_flight) < self.workers:
+            interval = self.open.popleft()
+            self.in_flight[pool.submit(self._fetch, interval)] = interval
+
+    def _fetch(self, interval: Interval) -> tuple[Page, datetime]:
+        read_at = self.clock()
+        page = self.client.id_range(
+            self.module.name, self.fields, after=interval[0], upto=interval[1], limit=RANGE_ROWS
+        )
+        return page, read_at
+
+    def _parsed(self, page: Page, read_at: datetime, interval: Interval) -> tuple[Page, datetime]:
+        for attempt in range(_TRIES):
+            try:
+                _ = page.records
+                return page, read_at
+            except BadPayload:
+                if attempt == _TRIES - 1:
+                    raise
+                page, read_at = self._fetch(interval)
+        raise AssertionError("unreachable")
+
+    def _plan(self) -> None:
+        """First ranges: from the lowest to the highest id in equal widths."""
+        name = self.module.name
+        lowest, highest = (
+            ids_of(
+                self.client.coql(
+                    f"select id from {name} where id is not null order by id {order} limit 0, 1"  # noqa: S608 COQL, from our own module names
+                )
+            )
+            for order in ("asc", "desc")
+        )
+        if not lowest or not highest:
+            self.open.append((0, None))
+            return
+        self.highest = highest[0]
+        count = self.expected if self.expected is not None else RANGE_ROWS * self.workers
+        parts = min(self.workers, max(1, -(-count // RANGE_ROWS)))
+        self.open.extend(_split(lowest[0] - 1, self.highest, parts))
+        # Records made while we read have higher ids.
+        self.open.append((self.highest, None))
+
+    def _follow(self, page: Page, interval: Interval) -> Interval:
+        """What the page covers; the rest of its range is opened again, split where it pays."""
+        after, upto = interval
+        ids = ids_of(page)
+        if not page.more or not ids:
+            return interval
+        last = max(ids)
+        end = upto if upto is not None else self.highest
+        free = self.workers - len(self.open) - len(self.in_flight)
+        if end is None or end <= last or free <= 1:
+            self.open.append((last, upto))
+        else:
+            left = (end - last) * len(ids) // max(1, last - after)
+            parts = min(free, max(1, left // RANGE_ROWS))
+            rest: list[Interval] = list(_split(last, end, parts))
+            if upto is None:
+                rest.append((end, None))
+            self.open.extend(rest)
+        return after, last
+
+    def _uncovered(self) -> list[list[int | None]]:
+        return [[lo, hi] for lo, hi in (*self.in_flight.values(), *self.open)]
+
+
+def _split(after: int, upto: int, parts: int) -> Iterator[Interval]:
+    """(after, upto] in `parts` ranges of about the same width."""
+    edges = [after + (upto - after) * at // parts for at in range(parts + 1)]
+    for lo, hi in pairwise(edges):
+        if hi > lo:
+            yield lo, hi
+
+
+def read_changed(
+    client: ZohoClient,
+    module: Module,
+    fields: Sequence[str],
+    *,
+    since: datetime,
+    clock: Clock,
+    cursor: dict[str, Any] | None = None,
+) -> Iterator[Batch]:
+    """What changed since (inclusive), by COQL keyset over ids: no shift is possible."""
+    after = int((cursor or {}).get("after") or 0)
+    while True:
+        read_at = clock()
+        page = _with_retry(
+            lambda after=after: client.id_range(
+                module.name, fields, after=after, upto=None, modified_since=since, limit=RANGE_ROWS
+            )
+        )
+        ids = ids_of(page)
+        if page.records:
+            yield Batch(page.records, read_at, None, {"after": max(ids, default=after)})
+        if not page.more or not ids:
+            return
+        after = max(ids)
+
+
+def read_by_id(
+    client: ZohoClient,
+    module: Module,
+    fields: Sequence[str],
+    *,
+    clock: Clock,
+    cursor: dict[str, Any] | None = None,
+) -> Iterator[Batch]:
+    """Every record by pages in id order. A token that has run out starts the chain again; records
+    up to the last stored id are then passed over, so that none is counted twice."""
+    cursor = cursor or {}
+    stored_upto, token = int(cursor.get("after") or 0), cursor.get("token")
+    while True:
+        try:
+            yield from _pages_from(client, module, fields, clock, stored_upto, token)
+            return
+        except PageTokenRejected:
+            if token is None:
+                raise
+            token = None
+
+
+def _pages_from(
+    client: ZohoClient,
+    module: Module,
+    fields: Sequence[str],
+    clock: Clock,
+    stored_upto: int,
+    token: str | None,
+) -> Iterator[Batch]:
+    after, read_at, is_end = stored_upto, clock(), False
+    pages = client.list_pages(
+        module.name,
+        fields,
+        sort_by="id",
+        sort_order="asc",
+        converted=module.converted,
+        page_token=token,
+    )
+    for page in pages:
+        ids = ids_of(page)
+        records = page.records
+        if ids and min(ids) <= stored_upto:
+            records = [r for r in records if (_id_of(r) or stored_upto + 1) > stored_upto]
+        last = max(ids, default=after)
+        is_end = not page.more
+        if last > after or is_end:
+            cursor = {"after": last, "token": page.next_token}
+            yield Batch(records, read_at, (after, None if is_end else last), cursor)
+            after = last
+        read_at = clock()
+    if not is_end:  # an empty module answers without any page
+        yield Batch([], read_at, (after, None), {"after": after, "token": None})
+
+
+def _id_of(record: RawRecord) -> int | None:
+    return record_id(record.value.get("id")) if isinstance(record.value, dict) else None
+
+
+def read_changed_by_pages(
+    client: ZohoClient,
+    module: Module,
+    fields: Sequence[str],
+    *,
+    since: datetime,
+    clock: Clock,
+) -> Iterator[Batch]:
+    """What changed since, newest first. Edits only repeat records; a deletion meanwhile may hide
+    one: the caller asks for deletions afterwards and reads again if there were any."""
+    read_at = clock()
+    for page in client.list_pages(
+        module.name,
+        fields,
+        sort_by="Modified_Time",
+        sort_order="desc",
+        modified_since=since,
+        converted=module.converted,
+    ):
+        yield Batch(page.records, read_at, None, {})
+        read_at = clock()
+
+
+def _with_retry(fetch: Callable[[], Page]) -> Page:
+    """A body that passed the transport's check and still cannot be parsed is asked for again."""
+    for attempt in range(_TRIES):
+        page = fetch()
+        try:
+            _ = page.records
+            return page
+        except BadPayload:
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")

@@ -1,0 +1,63 @@
+"""Deals' derived columns computed anew after rates, stage table or mapping changed. Resumable.
+
+Goes over the deals by primary key in batches; the cursor moves in the batch's transaction. Rows
+whose values stay the same are not written.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.utils import timezone
+
+from crm import signals
+from crm.models import Deal, MirrorState
+from crm.sync import bulk_write, derive
+from crm.sync.bulk_write import db_moment
+from crm.sync.derive import Deriver
+from crm.sync.lease import Lease
+from crm.sync.store import Store, pass_gate
+
+BATCH = 2000
+
+
+def is_needed() -> bool:
+    return MirrorState.objects.filter(module="Deals", derive_needed=True).exists()
+
+
+def run_if_needed(lease: Lease | None, deriver: Deriver) -> int:
+    """Recompute what is left; returns how many rows changed."""
+    changed = 0
+    while is_needed():
+        changed += _one_batch(lease, deriver)
+    return changed
+
+
+def _one_batch(lease: Lease | None, deriver: Deriver) -> int:
+    now = timezone.now()
+    with transaction.atomic():
+        if lease is not None:
+            lease.renew()
+        seq = pass_gate("Deals", BATCH)
+        state = MirrorState.objects.select_for_update().get(module="Deals")
+        deals = list(
+            Deal.objects.filter(pk__gt=state.derive_cursor)
+            .order_by("pk")
+            .values_list("pk", *derive.COLUMNS, *derive.INPUTS)[:BATCH]
+        )
+        rows = []
+        width = len(derive.COLUMNS)
+        for deal in deals:
+            stored, given = deal[1 : 1 + width], deal[1 + width :]
+            derived = deriver.derive(*given)
+            if tuple(derived) != tuple(stored):
+                seq += 1
+                rows.append((*derived, seq, db_moment(now), deal[0]))
+        bulk_write.update(Deal, (*derive.COLUMNS, "change_seq", "updated_at"), rows)
+        if len(deals) < BATCH:
+            MirrorState.objects.filter(module="Deals").update(derive_needed=False, derive_cursor=0)
+        else:
+            MirrorState.objects.filter(module="Deals").update(derive_cursor=deals[-1][0])
+        if rows:
+            pks = [row[-1] for row in rows]
+            transaction.on_commit(lambda: signals.deals_changed.send_robust(sender=Store, pks=pks))
+    return len(rows)

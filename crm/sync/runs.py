@@ -1,0 +1,174 @@
+"""The run ledger: ask for a run, open, advance and close it. No reading and no storing here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, Sum
+from django.utils import timezone
+
+from crm.errors import CrmNotConfigured, SyncUnderWay
+from crm.models import MirrorState, SyncRun, SyncRunModule
+from crm.models import runs as ledger
+from crm.sync import modules
+from crm.sync.store import Counts
+
+FULL, DELTA = "full", "delta"
+# How long an interrupted full run is worth going on with: page tokens live 24 hours.
+RESUMABLE_FOR = timedelta(hours=20)
+COUNTERS = ("seen", "created", "updated", "unchanged", "failed", "deleted", "restored")
+
+
+def request_run(
+    *,
+    kind: str,
+    trigger: str,
+    user: Any = None,
+    module_names: Sequence[str] = (),
+    since: datetime | None = None,
+    method: str = "auto",
+    slot: datetime | None = None,
+    nudge: bool = True,
+) -> SyncRun:
+    """Queue a full or delta run and wake a worker.
+
+    A delta of a mirror that was never completely read becomes a full run. An aborted full run of
+    the last hours is opened again instead of starting from nothing. Raises CrmNotConfigured, and
+    SyncUnderWay with the run that stands in the way.
+    """
+    if settings.ZOHO is None:
+        raise CrmNotConfigured
+    names = [m.name for m in modules.ORDER if not module_names or m.name in module_names]
+    if kind == DELTA and not is_mirrored(names):
+        kind = FULL
+    try:
+        with transaction.atomic():
+            run = _reopened(kind, names) or SyncRun.objects.create(
+                kind=kind,
+                trigger=trigger,
+                requested_by=user if user is not None and user.is_authenticated else None,
+                requested_at=timezone.now(),
+                modules=names,
+                since=since,
+                method=method,
+                slot=slot,
+            )
+            if nudge:
+                transaction.on_commit(lambda: _wake(run.pk))
+            return run
+    except IntegrityError:
+        under_way = active_run()
+        if under_way is None:  # the same slot twice, or it has just ended
+            under_way = SyncRun.objects.filter(slot=slot).first() if slot else None
+        if under_way is None:
+            raise
+        raise SyncUnderWay(under_way) from None
+
+
+def _reopened(kind: str, names: list[str]) -> SyncRun | None:
+    last = SyncRun.objects.filter(lane="sync", kind=FULL).order_by("-requested_at").first()
+    if (
+        kind != FULL
+        or last is None
+        or last.status != ledger.ABORTED
+        or last.modules != names
+        or last.ended_at is None
+        or last.ended_at < timezone.now() - RESUMABLE_FOR
+    ):
+        return None
+    SyncRun.objects.filter(pk=last.pk, status=ledger.ABORTED).update(
+        status=ledger.QUEUED, ended_at=None, message="", error_code=""
+    )
+    last.refresh_from_db()
+    return last
+
+
+def _wake(run_id: int) -> None:
+    from crm.tasks import nudge, run_sync
+
+    nudge(run_sync, run_id)
+
+
+def active_run() -> SyncRun | None:
+    """The full or delta run that is queued or running, if any."""
+    return SyncRun.objects.filter(lane="sync", status__in=[ledger.QUEUED, ledger.RUNNING]).first()
+
+
+def is_mirrored(names: Iterable[str]) -> bool:
+    """Whether each of these modules was completely read once."""
+    wanted = set(names)
+    return wanted <= set(
+        MirrorState.objects.filter(watermark__isnull=False).values_list("module", flat=True)
+    )
+
+
+def open_run(run: SyncRun, fence: int) -> bool:
+    """Mark the run as running under this fence; False if it has ended meanwhile."""
+    now = timezone.now()
+    opened = SyncRun.objects.filter(pk=run.pk, status__in=[ledger.QUEUED, ledger.RUNNING]).update(
+        status=ledger.RUNNING,
+        fence=fence,
+        heartbeat_at=now,
+        started_at=run.started_at or now,
+        attempts=F("attempts") + 1,
+    )
+    if opened != 1:
+        return False
+    run.refresh_from_db()
+    if not run.parts.exists():
+        SyncRunModule.objects.bulk_create(
+            SyncRunModule(run=run, module=name, position=at) for at, name in enumerate(run.modules)
+        )
+    return True
+
+
+def advance(
+    run: SyncRun, part: SyncRunModule, counts: Counts, *, cursor: dict, api: dict[str, int]
+) -> None:
+    """The checkpoint, called inside the page's transaction: counters and cursor move together."""
+    added = {name: F(name) + getattr(counts, name) for name in COUNTERS}
+    SyncRunModule.objects.filter(pk=part.pk).update(
+        cursor=cursor, state=SyncRunModule.READING, pages=F("pages") + 1, **added
+    )
+    SyncRun.objects.filter(pk=run.pk).update(
+        heartbeat_at=timezone.now(), attempts=0, pages=F("pages") + 1, **added, **api
+    )
+
+
+def count_deletions(run: SyncRun, part: SyncRunModule, counts: Counts) -> None:
+    """Deletions count apart from what was seen; inside their transaction."""
+    for rows in (
+        SyncRunModule.objects.filter(pk=part.pk),
+        SyncRun.objects.filter(pk=run.pk),
+    ):
+        rows.update(deleted=F("deleted") + counts.deleted)
+
+
+def close_run(run: SyncRun, status: str, *, code: str = "", message: str = "") -> None:
+    """End the run, unless another process has ended or taken it over meanwhile."""
+    SyncRun.objects.filter(pk=run.pk, fence=run.fence, status=ledger.RUNNING).update(
+        status=status, ended_at=timezone.now(), error_code=code[:64], message=message
+    )
+    run.refresh_from_db()
+
+
+def set_aside(run: SyncRun) -> None:
+    """Stopped between two pages by a deploy: queued again, for whoever takes it up."""
+    SyncRun.objects.filter(pk=run.pk, fence=run.fence, status=ledger.RUNNING).update(
+        status=ledger.QUEUED, attempts=0
+    )
+
+
+def failed_beyond_reason(seen: int, failed: int) -> bool:
+    """More than max(10, 1 %) of the records could not be stored."""
+    return failed > max(10, seen // 100)
+
+
+def totals(run: SyncRun) -> dict[str, int]:
+    """The counters summed over the run's parts."""
+    sums = run.parts.aggregate(**{name: Sum(name) for name in COUNTERS})
+    return {name: value or 0 for name, value in sums.items()}

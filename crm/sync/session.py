@@ -1,0 +1,143 @@
+"""What one execution of a run carries along: client, lease, context, checkpoints, when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import F, Max
+from django.utils import timezone
+
+from crm.models import SweepCandidate, SyncRun, SyncRunModule
+from crm.sync import runs
+from crm.sync.context import SyncContext
+from crm.sync.lease import Lease
+from crm.sync.modules import BY_NAME, Module
+from crm.sync.reading import Batch
+from crm.sync.store import Counts, Store
+from crm.zoho.client import ZohoClient
+
+BETWEEN_CHECKS_S = 2.0
+
+
+class StopRequested(Exception):
+    """The process is asked to end: between two pages is the moment."""
+
+
+class Session:
+    """`should_stop` is asked between pages; `on_page` hears of each stored page."""
+
+    def __init__(
+        self,
+        run: SyncRun,
+        lease: Lease,
+        client: ZohoClient,
+        *,
+        should_stop: Callable[[], bool],
+        on_page: Callable[[SyncRun, SyncRunModule], None],
+        run_nested: Callable[[Session], None] | None = None,
+    ) -> None:
+        self.run = run
+        self.lease = lease
+        self.client = client
+        self.should_stop = should_stop
+        self.on_page = on_page
+        self.run_nested = run_nested
+        self.context: SyncContext
+        self.coql_refused = False
+        self._calls_told = client.calls
+        self._retries_told = client.retries
+        self._bytes_told = client.bytes_received
+        self._checked = time.monotonic()
+
+    def nested(self, run: SyncRun) -> Session:
+        """The same lease and client for a delta that is due while a full run goes on."""
+        session = Session(
+            run, self.lease, self.client, should_stop=self.should_stop, on_page=self.on_page
+        )
+        session.context = self.context
+        session.coql_refused = self.coql_refused
+        return session
+
+    def make_store(self, module: Module, source: str | None = None) -> Store:
+        return Store(
+            module,
+            self.context.mapper(module.name),
+            source=source or self.run.kind,
+            run_id=self.run.pk,
+            lease=self.lease,
+            deriver=self.context.deriver,
+        )
+
+    def module_of(self, part: SyncRunModule) -> Module:
+        return BY_NAME[part.module]
+
+    def store_batch(self, part: SyncRunModule, store: Store, batch: Batch) -> Counts:
+        """One page with its checkpoint, then a moment to stop or to let a due delta through."""
+
+        def checkpoint(counts: Counts) -> None:
+            runs.advance(self.run, part, counts, cursor=batch.cursor, api=self._spent())
+            SweepCandidate.objects.bulk_create(
+                [SweepCandidate(part=part, zoho_id=zoho_id) for zoho_id in counts.gone_ids],
+                ignore_conflicts=True,
+            )
+
+        counts = store.store(
+            batch.records, read_at=batch.read_at, id_span=batch.id_span, checkpoint=checkpoint
+        )
+        part.cursor = batch.cursor
+        part.seen += counts.seen
+        part.failed += counts.failed
+        self.on_page(self.run, part)
+        self.breathe()
+        return counts
+
+    def breathe(self) -> None:
+        if self.should_stop():
+            raise StopRequested
+        if self.run_nested and time.monotonic() - self._checked > BETWEEN_CHECKS_S:
+            self.run_nested(self)
+            self._checked = time.monotonic()
+
+    def mark(self, part: SyncRunModule, **values: object) -> None:
+        """Change a part outside a page; refused once the lease is lost."""
+        with transaction.atomic():
+            self.lease.renew()
+            SyncRunModule.objects.filter(pk=part.pk).update(**values)
+        for name, value in values.items():
+            setattr(part, name, value)
+
+    def s0(self) -> datetime | None:
+        """The CRM's clock at the first answer of this run, kept over a resume."""
+        if self.run.s0 is None and self.client.first_server_date is not None:
+            self.run.s0 = self.client.first_server_date
+            SyncRun.objects.filter(pk=self.run.pk, s0__isnull=True).update(s0=self.run.s0)
+        return self.run.s0
+
+    def s0_or_newest(self, module: Module) -> datetime | None:
+        """S0, or without any Date header the newest Modified_Time seen."""
+        found = self.s0()
+        if found is None:
+            found = module.model.objects.aggregate(newest=Max("crm_modified_at"))["newest"]
+        return found
+
+    def save_spent(self) -> None:
+        """API calls, retries and bytes since the last checkpoint."""
+        SyncRun.objects.filter(pk=self.run.pk).update(heartbeat_at=timezone.now(), **self._spent())
+
+    def _spent(self) -> dict:
+        """Increments as F() expressions; what was told is not told again."""
+        calls, retries, received = (
+            self.client.calls,
+            self.client.retries,
+            self.client.bytes_received,
+        )
+        spent = {
+            "api_calls": F("api_calls") + calls - self._calls_told,
+            "retries": F("retries") + retries - self._retries_told,
+            "received_bytes": F("received_bytes") + received - self._bytes_told,
+        }
+        self._calls_told, self._retries_told, self._bytes_told = calls, retries, received
+        return spent

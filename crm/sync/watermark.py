@@ -1,0 +1,51 @@
+"""Where the next delta of a module starts. Only the CRM's clock counts, never ours.
+
+The mark moves to S0, the CRM's time at the start of a run, after everything up to it is stored,
+and never backwards. Reading starts an overlap before it, because records may become visible late.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from crm.models import MirrorState
+
+OVERLAP = timedelta(minutes=10)
+# A mark further ahead of our clock than this was not set by a run.
+PLAUSIBLE_LEAD = timedelta(days=1)
+
+
+def watermark_of(module: str) -> datetime | None:
+    """The mark, or None before the first complete run, and when the stored one is impossible."""
+    mark = MirrorState.objects.filter(module=module).values_list("watermark", flat=True).first()
+    if mark is not None and mark > timezone.now() + PLAUSIBLE_LEAD:
+        return None
+    return mark
+
+
+def read_from(mark: datetime) -> datetime:
+    """The instant from which a delta asks (inclusive)."""
+    return mark - OVERLAP
+
+
+def move(module: str, s0: datetime, *, is_full: bool) -> datetime:
+    """Everything up to `s0` is stored: move the mark, return where it stands now."""
+    with transaction.atomic():
+        MirrorState.objects.get_or_create(module=module)
+        state = MirrorState.objects.select_for_update().get(module=module)
+        held = state.watermark
+        if held is not None and held > timezone.now() + PLAUSIBLE_LEAD:
+            held = None
+        state.previous_watermark = held
+        state.watermark = max(filter(None, [held, s0]))
+        state.complete_s0 = max(filter(None, [state.complete_s0 if held else None, s0]))
+        state.skipped_message = ""
+        fields = ["watermark", "previous_watermark", "complete_s0", "skipped_message"]
+        if is_full:
+            state.full_at = timezone.now()
+            fields.append("full_at")
+        state.save(update_fields=fields)
+        return state.watermark

@@ -1,0 +1,168 @@
+"""Celery shells of the mirror: load, call one function. A task is a nudge, the row is the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from celery import Task, shared_task
+from celery.signals import worker_shutting_down
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+from kombu.exceptions import OperationalError
+
+from crm.errors import CrmError, SyncUnderWay
+from crm.models import ExchangeRate, SyncRun
+from crm.models import runs as ledger
+from crm.sync import lease, modules, rederive, runs
+from crm.sync.context import SyncContext
+from crm.sync.execute import execute
+from crm.sync.metadata import business_day, queue_derive
+
+log = structlog.get_logger(__name__)
+DELTA_TASK, FULL_TASK = "crm.tasks.scheduled_delta", "crm.tasks.scheduled_full"
+_stopping = False
+
+
+@worker_shutting_down.connect
+def _note_shutdown(**kwargs: Any) -> None:
+    global _stopping
+    _stopping = True
+
+
+def is_stopping() -> bool:
+    """Whether this worker was told to end: a sync then stops after the page it is at."""
+    return _stopping
+
+
+def stopper() -> Callable[[], bool]:
+    """Also ends a long run at a page well before the task's time limit: the sweeper goes on."""
+    deadline = time.monotonic() + settings.CELERY_TASK_SOFT_TIME_LIMIT * 0.8
+    return lambda: is_stopping() or time.monotonic() > deadline
+
+
+def nudge(task: Task, *args: Any) -> bool:
+    """Queue a task if the broker is there; if not, the sweeper finds the row later."""
+    try:
+        task.apply_async(args, retry=False)
+    except (OperationalError, OSError) as error:
+        log.warning("broker_unreachable", task=task.name, reason=type(error).__name__)
+        return False
+    return True
+
+
+@shared_task
+def run_sync(run_id: int) -> None:
+    execute(run_id, should_stop=stopper())
+
+
+@shared_task
+def scheduled_delta() -> None:
+    request_scheduled(runs.DELTA, timezone.now())
+
+
+@shared_task
+def scheduled_full() -> None:
+    request_scheduled(runs.FULL, timezone.now())
+
+
+def request_scheduled(kind: str, now: datetime) -> SyncRun | None:
+    """The run of this slot, once however often the schedule fires. A delta that meets a full run
+    goes in between its pages; anything else that is under way makes the slot *skipped*."""
+    if settings.ZOHO is None:
+        return None
+    slot = slot_of(kind, now)
+    if SyncRun.objects.filter(kind=kind, slot=slot).exists():
+        return None
+    try:
+        return runs.request_run(kind=kind, trigger="schedule", slot=slot)
+    except SyncUnderWay as error:
+        is_nested = (
+            kind == runs.DELTA
+            and error.run.kind == runs.FULL
+            and runs.is_mirrored(m.name for m in modules.ORDER)
+        )
+        return _record_slot(kind, slot, now, error, is_nested=is_nested)
+    except CrmError as error:
+        return _record_slot(kind, slot, now, error, is_nested=False)
+
+
+def _record_slot(
+    kind: str, slot: datetime, now: datetime, error: CrmError, *, is_nested: bool
+) -> SyncRun | None:
+    try:
+        with transaction.atomic():
+            return SyncRun.objects.create(
+                kind=kind,
+                trigger="schedule",
+                lane=None,
+                slot=slot,
+                status=ledger.QUEUED if is_nested else ledger.SKIPPED,
+                requested_at=now,
+                ended_at=None if is_nested else now,
+                modules=[m.name for m in modules.ORDER],
+                error_code="" if is_nested else error.code,
+                message="" if is_nested else error.message,
+            )
+    except IntegrityError:
+        return None  # another beat was first
+
+
+def slot_of(kind: str, now: datetime) -> datetime:
+    """The start of the schedule's slot that `now` lies in."""
+    task = PeriodicTask.objects.filter(task=DELTA_TASK if kind == runs.DELTA else FULL_TASK).first()
+    every = timedelta(minutes=15) if kind == runs.DELTA else timedelta(days=1)
+    if task is not None and task.interval is not None:
+        every = task.interval.schedule.run_every
+    seconds = max(1, int(every.total_seconds()))
+    return datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, tz=now.tzinfo)
+
+
+@shared_task
+def sweep() -> None:
+    """What a nudge missed: queued runs, runs whose worker died, the first full sync, derivation."""
+    if settings.ZOHO is None:
+        return
+    run = runs.active_run()
+    if run is not None:
+        if not lease.is_held():
+            execute(run.pk, should_stop=stopper())
+        return
+    _close_orphans()
+    if not SyncRun.objects.filter(lane="sync").exists():
+        execute(runs.request_run(kind=runs.FULL, trigger="startup", nudge=False).pk)
+    elif rederive.is_needed():
+        rederive_deals()
+
+
+def _close_orphans() -> None:
+    """A delta queued into a full run that has ended meanwhile: the next slot covers it."""
+    SyncRun.objects.filter(lane__isnull=True, status__in=[ledger.QUEUED, ledger.RUNNING]).update(
+        status=ledger.SKIPPED,
+        ended_at=timezone.now(),
+        message="The full sync that it waited in has ended.",
+    )
+
+
+@shared_task
+def rederive_deals() -> None:
+    held = lease.acquire()
+    if held is None:
+        return  # the run under way does it at its end
+    try:
+        with held.kept_alive():
+            rederive.run_if_needed(held, SyncContext(timezone.now()).deriver)
+    finally:
+        held.release()
+
+
+@shared_task
+def turn_of_the_day() -> None:
+    """A rate that holds from today on changes the open deals: compute them anew."""
+    if ExchangeRate.objects.filter(day=business_day(timezone.now())).exists():
+        queue_derive()

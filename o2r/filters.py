@@ -1,0 +1,377 @@
+"""One FilterSet for list, dashboard, board, API and export, and what an address says with it.
+
+Decides which filters exist, what their values may be and what they mean; the same query string
+gives the same deals everywhere. `Selection` is that query string, checked, for pages: invalid
+values are left out and named. The API refuses them instead (422).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import django_filters
+from django import forms
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.http import QueryDict
+from django.utils import timezone
+
+from crm import stages
+from crm.models import Account, ChangeEvent, CrmUser, Deal
+from o2r import querysets
+from o2r.permissions import owner_pks_of
+
+# Stands for "none given" where an empty value would mean "not filtered".
+NONE = "-"
+OUTCOMES = ("all", "active", "realized", "lost")
+PERIODS = ("12m", "all")
+MISSING = {
+    "amount": Q(amount_minor__isnull=True, amount_sgd_minor__isnull=True),
+    "rate": Q(amount_minor__isnull=False, amount_sgd_minor__isnull=True),
+    "closing_date": Q(closing_date__isnull=True),
+    "account": Q(account__isnull=True),
+}
+# What a change of a kind means among the kept events, and the stage types it ends in.
+CHANGE_FIELDS = {"stage": "crm_stage", "amount": "amount_minor", "closing_date": "closing_date"}
+STAGE_ENDS = {"stage": stages.OPEN, "won": stages.WON, "lost": stages.LOST}
+CHANGE_KINDS = ("new", "stage", "amount", "closing_date", "won", "lost")
+
+
+class WordsWidget(forms.TextInput):
+    """Several values: repeated, or separated by commas."""
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> list[str] | None:
+        if name not in data:
+            return None
+        given = data.getlist(name) if hasattr(data, "getlist") else [data[name]]
+        return [word.strip() for each in given for word in str(each).split(",")]
+
+
+class WordsField(forms.Field):
+    widget = WordsWidget
+
+    def __init__(self, *, choices: Iterable[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choices = frozenset(choices) if choices is not None else None
+
+    def clean(self, value: list[str] | None) -> list[str]:
+        words = [word for word in value or [] if word]
+        for word in words:
+            if len(word) > 255 or "\x00" in word:
+                raise forms.ValidationError("A value is too long or holds a NUL.")
+            if self.choices is not None and word not in self.choices:
+                raise forms.ValidationError(
+                    f"“{word[:40]}” is not one of {', '.join(sorted(self.choices))}."
+                )
+        return words
+
+
+class WordsFilter(django_filters.Filter):
+    field_class = WordsField
+
+
+class OpportunityFilter(django_filters.FilterSet):
+    """Filters over live deals. `request` must carry the person for `mine`."""
+
+    stage = WordsFilter(choices=stages.STAGES, method="by_stage")
+    territory = WordsFilter(method="by_word")
+    service_line = WordsFilter(method="by_word")
+    owner = WordsFilter(method="by_owner")
+    account = WordsFilter(method="by_account")
+    mine = WordsFilter(choices=("0", "1"), method="by_mine")
+    search = django_filters.CharFilter(method="by_search", max_length=200)
+    outcome = WordsFilter(choices=OUTCOMES, method="by_outcome")
+    period = WordsFilter(choices=PERIODS, method="by_period")
+    closing_from = django_filters.DateFilter(
+        field_name="closing_date", lookup_expr="gte", input_formats=["%Y-%m-%d"]
+    )
+    closing_to = django_filters.DateFilter(
+        field_name="closing_date", lookup_expr="lte", input_formats=["%Y-%m-%d"]
+    )
+    amount_min = django_filters.NumberFilter(method="by_amount_min", max_digits=15)
+    amount_max = django_filters.NumberFilter(method="by_amount_max", max_digits=15)
+    missing = WordsFilter(choices=tuple(MISSING), method="by_missing")
+    changed = WordsFilter(choices=CHANGE_KINDS, method="by_changed")
+    changed_since = django_filters.IsoDateTimeFilter(method="with_changed")
+    updated_since = django_filters.IsoDateTimeFilter(field_name="updated_at", lookup_expr="gte")
+
+    class Meta:
+        model = Deal
+        fields: list[str] = []
+
+    def by_stage(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        return rows.filter(stage__in=words)
+
+    def by_word(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        given = [word for word in words if word != NONE]
+        found = Q(**{f"{name}__in": given})
+        if NONE in words:
+            found |= Q(**{f"{name}__isnull": True})
+        return rows.filter(found)
+
+    def by_owner(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        found = Q(owner__in=owner_pks(words))
+        if NONE in words:
+            found |= Q(owner__isnull=True)
+        return rows.filter(found)
+
+    def by_account(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        numbers = [int(w) for w in words if is_number(w)]
+        accounts = Account.objects.filter(Q(pk__in=numbers) | Q(zoho_id__in=numbers))
+        found = Q(account__in=accounts)
+        if NONE in words:
+            found |= Q(account__isnull=True)
+        return rows.filter(found)
+
+    def by_mine(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        if "1" not in words:
+            return rows
+        return rows.filter(owner__in=owner_pks_of(self.request.user))
+
+    def by_search(self, rows: QuerySet, name: str, text: str) -> QuerySet:
+        text = text.strip().replace("\x00", "")
+        if not text:
+            return rows
+        return rows.filter(Q(name__icontains=text) | Q(account__name__icontains=text))
+
+    def by_outcome(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        return querysets.with_outcome(rows, words, today_of_business())
+
+    def by_period(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        """Closed deals by their closing date; open ones are in every period."""
+        start, end = period_bounds(words[0], today_of_business())
+        if start is None:
+            return rows
+        return rows.filter(
+            Q(stage_type=stages.OPEN) | Q(closing_date__gte=start, closing_date__lte=end)
+        )
+
+    def by_amount_min(self, rows: QuerySet, name: str, value: Any) -> QuerySet:
+        return rows.filter(amount_sgd_minor__gte=int(value * 100))
+
+    def by_amount_max(self, rows: QuerySet, name: str, value: Any) -> QuerySet:
+        return rows.filter(amount_sgd_minor__lte=int(value * 100))
+
+    def by_missing(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        found = Q()
+        for word in words:
+            found |= MISSING[word]
+        return rows.filter(found)
+
+    def by_changed(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        since = self.form.cleaned_data.get("changed_since") or start_of_yesterday()
+        return rows.filter(changed_deals(words, since))
+
+    def with_changed(self, rows: QuerySet, name: str, value: datetime) -> QuerySet:
+        return rows  # read by by_changed
+
+
+def owner_pks(words: Iterable[str]) -> list[int]:
+    """CRM users by our key, by the CRM's id or by e-mail."""
+    words = [word for word in words if word != NONE]
+    numbers = [int(word) for word in words if is_number(word)]
+    found = Q(pk__in=numbers) | Q(zoho_id__in=numbers)
+    for word in words:
+        if "@" in word:
+            found |= Q(email__iexact=word)
+    return list(CrmUser.objects.filter(found).values_list("pk", flat=True))
+
+
+def is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 19
+
+
+def today_of_business() -> date:
+    return timezone.now().astimezone(ZoneInfo(settings.BUSINESS_TIME_ZONE)).date()
+
+
+def start_of_yesterday() -> datetime:
+    zone = ZoneInfo(settings.BUSINESS_TIME_ZONE)
+    return datetime.combine(today_of_business() - timedelta(days=1), time.min, tzinfo=zone)
+
+
+def period_bounds(period: str, today: date) -> tuple[date | None, date]:
+    """First and last day of a period: 12m is the 12 months up to today; all has no first day."""
+    if period == "all":
+        return None, today
+    try:
+        year_ago = today.replace(year=today.year - 1)
+    except ValueError:  # 29 February
+        year_ago = today.replace(year=today.year - 1, day=28)
+    return year_ago + timedelta(days=1), today
+
+
+def changed_deals(kinds: Iterable[str], since: datetime) -> Q:
+    """Deals that changed in one of these ways since, by the time in the CRM.
+
+    One subquery of ids: an OR over conditions would read every deal. A stage change that ended in
+    won or lost is *won* or *lost*, not *stage*.
+    """
+    ids = Deal.objects.none().values_list("pk")
+    parts = []
+    for kind in kinds:
+        if kind == "new":
+            parts.append(Deal.objects.filter(crm_created_at__gte=since).values_list("pk"))
+            continue
+        events = ChangeEvent.objects.filter(
+            module="Deals",
+            kind=ChangeEvent.CHANGED,
+            changed_at__gte=since,
+            field=CHANGE_FIELDS.get(kind, "crm_stage"),
+        )
+        if kind in STAGE_ENDS:
+            ended = Deal.objects.filter(stage_type=STAGE_ENDS[kind], pk=OuterRef("record_id"))
+            events = events.filter(Exists(ended))
+        parts.append(events.values_list("record_id"))
+    if parts:
+        ids = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
+    return Q(pk__in=ids)
+
+
+class Selection:
+    """What an address selects, for pages. Lists hold the checked words of each filter."""
+
+    LISTS = ("stage", "territory", "service_line", "owner", "account", "missing", "changed")
+    PAGE_PARAMETERS = frozenset(
+        ["list", "since", "page", "cursor", "after", "before", "ordering", "sort", "density", "q"]
+    )
+
+    def __init__(
+        self, given: Mapping[str, list[str]], user: Any, ignored: Iterable[str] = ()
+    ) -> None:
+        self.given = {name: list(words) for name, words in given.items() if words}
+        self.user = user
+        self.ignored = list(ignored)
+
+    @classmethod
+    def from_query(cls, query: QueryDict, user: Any) -> Selection:
+        """Keep what is valid; name the rest in `ignored`."""
+        form = OpportunityFilter(query, queryset=Deal.objects.none()).form
+        form.is_valid()
+        given: dict[str, list[str]] = {}
+        ignored = [
+            name for name in query if name not in form.fields and name not in cls.PAGE_PARAMETERS
+        ]
+        for name, field in form.fields.items():
+            if name not in query:
+                continue
+            if name in form.errors:
+                ignored.append(name)
+            elif isinstance(field, WordsField):
+                given[name] = form.cleaned_data[name]
+            elif query[name].strip():
+                given[name] = [query[name].strip()]
+        return cls(given, user, ignored)
+
+    def __getattr__(self, name: str) -> list[str]:
+        if name in self.LISTS:
+            return self.given.get(name, [])
+        raise AttributeError(name)
+
+    @property
+    def mine(self) -> bool:
+        return self.given.get("mine") == ["1"]
+
+    @property
+    def period(self) -> str:
+        return (self.given.get("period") or ["12m"])[0]
+
+    @property
+    def search(self) -> str:
+        return (self.given.get("search") or [""])[0]
+
+    @property
+    def outcome(self) -> str:
+        return (self.given.get("outcome") or ["active"])[0]
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.given)
+
+    def owner_keys(self) -> set[int] | None:
+        """Primary keys of the owners that *mine* and *owner* leave; 0 is no owner; None: any."""
+        keys: set[int] | None = None
+        if self.owner:
+            keys = set(owner_pks(self.owner)) | ({0} if NONE in self.owner else set())
+        if self.mine:
+            own = set(owner_pks_of(self.user))
+            keys = own if keys is None else keys & own
+        return keys
+
+    def query(self, **changes: Any) -> str:
+        """The query string with some filters changed; None, False, "" and [] take one away."""
+        given = dict(self.given)
+        for name, value in changes.items():
+            if value in (None, False, "", []):
+                given.pop(name, None)
+            elif value is True:
+                given[name] = ["1"]
+            else:
+                given[name] = [value] if isinstance(value, str) else list(value)
+        return urlencode(sorted(given.items()), doseq=True)
+
+    @property
+    def chips(self) -> list[tuple[str, str]]:
+        """A label for each value that filters, and the query string without it."""
+        names = _owner_names(self.owner) if self.owner else {}
+        found = []
+        for name, words in sorted(self.given.items()):
+            if name in ("mine", "period"):
+                continue
+            for word in words:
+                rest = [other for other in words if other != word]
+                found.append((_chip_label(name, word, names), self.query(**{name: rest})))
+        return found
+
+    def deals(self, *, default_outcome: str = "active") -> QuerySet:
+        """Live deals of this selection; lists show active ones unless outcome or stage is said."""
+        given = dict(self.given)
+        if "outcome" not in given and not ({"stage", "changed", "missing"} & given.keys()):
+            given["outcome"] = [default_outcome]
+        data = QueryDict(urlencode(sorted(given.items()), doseq=True))
+        rows = querysets.live_deals()
+        return OpportunityFilter(data, queryset=rows, request=_Request(self.user)).qs
+
+
+class _Request:
+    """What the FilterSet asks of a request: the person."""
+
+    def __init__(self, user: Any) -> None:
+        self.user = user
+
+
+def _owner_names(words: list[str]) -> dict[str, str]:
+    numbers = [int(word) for word in words if is_number(word)]
+    return {str(user.pk): str(user) for user in CrmUser.objects.filter(pk__in=numbers)}
+
+
+_CHIP_NAMES = {
+    "stage": "Stage",
+    "territory": "Territory",
+    "service_line": "Service line",
+    "owner": "Owner",
+    "account": "Account",
+    "missing": "Missing",
+    "changed": "Changed",
+    "search": "Search",
+    "outcome": "Outcome",
+    "closing_from": "Closing from",
+    "closing_to": "Closing to",
+    "amount_min": "SGD at least",
+    "amount_max": "SGD at most",
+    "changed_since": "Changed since",
+    "updated_since": "Updated since",
+}
+
+
+def _chip_label(name: str, word: str, owners: Mapping[str, str]) -> str:
+    shown = "none" if word == NONE else word
+    if name == "stage":
+        shown = stages.LABELS.get(word, word)
+    elif name == "owner":
+        shown = owners.get(word, shown)
+    return f"{_CHIP_NAMES.get(name, name)}: {shown}"

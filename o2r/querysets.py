@@ -1,0 +1,83 @@
+"""Selections of deals in business words; each list is one query, related names included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from django.db.models import F, Q, QuerySet
+
+from crm.models import Deal
+from crm.stages import LOST, OPEN
+
+if TYPE_CHECKING:
+    from o2r.filters import Selection
+
+
+def live_deals() -> QuerySet:
+    """Deals that the CRM still has, with account and owner at hand."""
+    return Deal.objects.live().select_related("account", "owner")
+
+
+def recognised(today: date) -> Q:
+    """Revenue recognised: a date in the future is a plan, not yet a fact."""
+    return Q(revenue_date__lte=today)
+
+
+def unpaid_invoice(today: date) -> Q:
+    return Q(invoice_date__lte=today) & ~Q(payment_date__lte=today, payment_date__isnull=False)
+
+
+def with_outcome(rows: QuerySet, outcomes: Iterable[str], today: date) -> QuerySet:
+    """active, realized or lost by today's facts; *all* leaves none out.
+
+    Lost: a lost stage without recognised revenue. Realized: revenue recognised and no dated
+    invoice unpaid. Active: the rest.
+    """
+    wanted = set(outcomes)
+    if "all" in wanted or not wanted:
+        return rows
+    is_recognised = Q(revenue_date__isnull=False) & recognised(today)
+    is_lost = Q(stage_type=LOST) & ~is_recognised
+    is_realized = is_recognised & ~(Q(invoice_date__isnull=False) & unpaid_invoice(today))
+    found = Q(pk__in=[])
+    if "lost" in wanted:
+        found |= is_lost
+    if "realized" in wanted:
+        found |= is_realized
+    if "active" in wanted:
+        found |= ~is_lost & ~is_realized
+    return rows.filter(found)
+
+
+def open_deals(selection: Selection) -> QuerySet:
+    return selection.deals(default_outcome="all").filter(stage_type=OPEN)
+
+
+def recent_opportunities(selection: Selection, limit: int) -> QuerySet:
+    """Last changed in the CRM first."""
+    rows = selection.deals(default_outcome="all")
+    return rows.order_by("-crm_modified_at", "-id")[:limit]
+
+
+def top_open(selection: Selection, limit: int) -> QuerySet:
+    """Open deals by SGD value, largest first; those without a value are not listed."""
+    rows = open_deals(selection).filter(amount_sgd_minor__isnull=False)
+    return rows.order_by("-amount_sgd_minor", "-id")[:limit]
+
+
+def closing_this_month(selection: Selection, today: date, limit: int) -> QuerySet:
+    """Open deals with a closing date in the rest of this month, earliest first."""
+    first_of_next = (today.replace(day=28) + timedelta(days=4)).replace(day=1)
+    rows = open_deals(selection).filter(closing_date__gte=today, closing_date__lt=first_of_next)
+    return rows.order_by("closing_date", "id")[:limit]
+
+
+def needs_attention(selection: Selection, today: date, limit: int) -> Iterator[Deal]:
+    """Open deals whose closing date has passed, largest value first; `why` says so."""
+    rows = open_deals(selection).filter(closing_date__lt=today)
+    for deal in rows.order_by(F("amount_sgd_minor").desc(nulls_last=True), "id")[:limit]:
+        days = (today - deal.closing_date).days
+        deal.why = f"closing date passed {days} day{'s' * (days != 1)} ago"
+        yield deal

@@ -1,0 +1,133 @@
+"""Deals → opportunities and roll-up. The same twice is a no-op; killed anywhere, it goes on.
+
+Follows the mirror by `Deal.change_seq`, whose numbers appear in commit order, with a watermark of
+its own: what a lost nudge missed is found by the next call. One batch is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from crm.models import Deal
+from crm.sync import bulk_write
+from o2r.models import Opportunity, RecomputeState
+from o2r.rollups import CLOSED, Contribution, Difference
+
+BATCH = 2000
+_DEAL = (
+    "pk",
+    "change_seq",
+    "deleted_at",
+    "is_stub",
+    "stage",
+    "territory",
+    "service_line",
+    "owner_id",
+    "closing_date",
+    "amount_sgd_minor",
+    "weighted_sgd_minor",
+    "amount_minor",
+)
+_COUNTED = (
+    "is_counted",
+    "counted_stage",
+    "counted_territory",
+    "counted_service_line",
+    "counted_owner_id",
+    "counted_closed_on",
+    "counted_sgd_minor",
+    "counted_weighted_minor",
+    "counted_has_amount",
+)
+
+
+def catch_up(should_stop: Callable[[], bool] = lambda: False) -> int:
+    """Recompute every deal that changed since the last call; returns how many were looked at."""
+    RecomputeState.objects.get_or_create(pk=1)
+    looked_at = 0
+    while not should_stop():
+        count = _one_batch()
+        looked_at += count
+        if count < BATCH:
+            break
+    return looked_at
+
+
+def start_over() -> None:
+    """Have every opportunity looked at again by the next calls."""
+    RecomputeState.objects.update_or_create(pk=1, defaults={"deal_seq": 0})
+
+
+def _one_batch() -> int:
+    with transaction.atomic():
+        # Locks the row until commit: one writer of opportunities and roll-ups.
+        RecomputeState.objects.filter(pk=1).update(revision=F("revision"))
+        state = RecomputeState.objects.get(pk=1)
+        deals = list(
+            Deal.objects.filter(change_seq__gt=state.deal_seq)
+            .order_by("change_seq")
+            .values_list(*_DEAL)[:BATCH]
+        )
+        changed = _recompute(deals) if deals else 0
+        state.caught_up_at = timezone.now() if len(deals) < BATCH else state.caught_up_at
+        state.deal_seq = deals[-1][1] if deals else state.deal_seq
+        state.revision += bool(changed)
+        state.save(update_fields=["caught_up_at", "deal_seq", "revision"])
+    return len(deals)
+
+
+def _recompute(deals: list[tuple]) -> int:
+    known = {
+        row[1]: row
+        for row in Opportunity.objects.filter(deal_id__in=[deal[0] for deal in deals]).values_list(
+            "pk", "deal_id", *_COUNTED
+        )
+    }
+    difference = Difference()
+    new_rows, changed_rows = [], []
+    for deal in deals:
+        row = known.get(deal[0])
+        old = Contribution(*row[3:]) if row is not None and row[2] else None
+        new = contribution_of(deal)
+        if row is not None and old == new:
+            continue
+        difference.move(old, new)
+        values = _columns(new)
+        if row is None:
+            new_rows.append((deal[0], *values))
+        else:
+            changed_rows.append((*values, row[0]))
+    bulk_write.insert(Opportunity, ("deal_id", *_COUNTED), new_rows)
+    bulk_write.update(Opportunity, _COUNTED, changed_rows)
+    difference.write()
+    return len(new_rows) + len(changed_rows)
+
+
+def contribution_of(deal: tuple) -> Contribution | None:
+    """What the deal adds to the roll-up; nothing if it is deleted or was never really read."""
+    _, _, deleted_at, is_stub, stage, territory, line, owner_id, closing, sgd, weighted, amount = (
+        deal
+    )
+    if deleted_at is not None or is_stub:
+        return None
+    return Contribution(
+        stage,
+        territory or "",
+        line or "",
+        owner_id or 0,
+        closing if stage in CLOSED else None,
+        sgd,
+        weighted,
+        amount is not None,
+    )
+
+
+def _columns(new: Contribution | None) -> tuple:
+    if new is None:
+        return (False, "", "", "", 0, None, None, None, False)
+    closed_on = new.closed_on.isoformat() if new.closed_on else None
+    return (True, *new[:4], closed_on, *new[5:])
