@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from crm.tests.sandbox_process import Sandbox, running_sandbox
 from pipelinepulse import env
+from pipelinepulse.tests import servers
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REQUIRE_ALL = os.environ.get("PULSE_REQUIRE_ALL") == "1"
@@ -75,6 +77,62 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("left out although everything is required", red=True)
         for nodeid in _skipped:
             terminalreporter.line(nodeid)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to the other database's pass what is about that database."""
+    on_postgres = "postgresql" in settings.DATABASES["default"]["ENGINE"]
+
+    def belongs_elsewhere(item: pytest.Item) -> bool:
+        if "postgres_url" in getattr(item, "fixturenames", ()):
+            return on_postgres  # it brings its own server; once is enough
+        return item.get_closest_marker("sqlite" if on_postgres else "postgres") is not None
+
+    elsewhere = [item for item in items if belongs_elsewhere(item)]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+
+
+# --- servers ---------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server where a test may make databases: TEST_POSTGRES_URL or its own."""
+    yield from _server("TEST_POSTGRES_URL", servers.private_postgres)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis server that a test may fill and flush: TEST_REDIS_URL or its own."""
+    yield from _server("TEST_REDIS_URL", servers.private_redis)
+
+
+def _server(variable: str, private: Callable[[], Any]) -> Iterator[str]:
+    if given := os.environ.get(variable):
+        yield given
+        return
+    try:
+        with private() as url:
+            yield url
+    except servers.NotInstalled as missing:
+        pytest.skip(f"{missing} is not installed")
+
+
+# --- the stand-in CRM ------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def sandbox_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a sandbox with fifty deals, made once."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    with running_sandbox(folder, deals=50) as process:
+        return process.db
+
+
+@pytest.fixture
+def sandbox(sandbox_seed: Path, tmp_path: Path) -> Iterator[Sandbox]:
+    """A stand-in CRM of the test's own, with the same fifty deals for everybody."""
+    shutil.copy(sandbox_seed, tmp_path / "sandbox.db")
+    with running_sandbox(tmp_path) as process:
+        yield process
 
 
 # --- time and people -------------------------------------------------------------------------

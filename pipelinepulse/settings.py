@@ -159,6 +159,8 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+# When it last ran stands in the database at once: `manage.py alive beat` reads it there.
+CELERY_BEAT_SYNC_EVERY = 1
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_TIMEZONE = "UTC"
 CELERY_ENABLE_UTC = True
@@ -223,7 +225,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_500_000
 
 # --- files, mail, log ----------------------------------------------------------------------
 STATIC_URL = "/static/"
-STATIC_ROOT = PULSE_HOME / "static"
+# A run collects its own; an image brings them along, beside the code.
+STATIC_ROOT = PULSE_HOME / "static" if EMBEDDED else BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 _hashed = (
     # Compressing takes half a minute and saves nothing on the same machine.

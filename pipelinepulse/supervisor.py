@@ -38,7 +38,7 @@ class Stopped(Exception):
         self.signum = signum
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """For Linux: what makes the kernel end a child when its supervisor is killed outright."""
     if sys.platform != "linux":
         return None
@@ -89,7 +89,7 @@ class Supervisor:
         self._hurry = False
         self._log = _open_log(log_path) if log_path else None
         self._width = 8
-        self._prepare_child = _die_with_parent()
+        self._prepare_child = die_with_parent()
 
     # --- life ----------------------------------------------------------------------------
     def __enter__(self) -> "Supervisor":
