@@ -182,16 +182,21 @@ class OddServer:
 
 @dataclass
 class HeldTime:
-    """A clock that only `sleep` (or `pass_by`) moves; `slept` keeps what was waited."""
+    """A clock that only `sleep` (or `pass_by`) moves; `slept` keeps what was waited.
+
+    Where threads wait for each other, `breath_s` lets the others run while one sleeps.
+    """
 
     wall: float = 1_795_000_000.0
     monotonic: float = 1_000.0
+    breath_s: float = 0.0
     slept: list[float] = field(default_factory=list)
     guard: Any = field(default_factory=threading.Lock)
 
     def sleep(self, seconds: float) -> None:
         with self.guard:
             self.slept.append(seconds)
+        time.sleep(self.breath_s)
         self.pass_by(seconds)
 
     def pass_by(self, seconds: float) -> None:

@@ -52,7 +52,7 @@ def read(client: Any) -> int:
 
 
 def test_row_29_many_clients_and_threads_mint_once(crm):
-    time = HeldTime()
+    time = HeldTime(breath_s=0.01)
     state = MemoryState(lambda: time.wall)
     clients = [client_of(crm, time, state=state) for _ in range(4)]
     threads = [
@@ -77,7 +77,7 @@ def test_the_form_carries_the_secrets_in_its_body(crm):
 
 
 def test_row_28_an_expired_token_is_replaced_once_for_all_and_the_call_repeated(crm):
-    time = HeldTime()
+    time = HeldTime(breath_s=0.01)
     state = MemoryState(lambda: time.wall)
     clients = [client_of(crm, time, state=state) for _ in range(8)]
     assert [read(client) for client in clients] == [1] * 8

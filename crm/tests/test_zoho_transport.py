@@ -173,7 +173,7 @@ def test_row_27_a_short_burst_is_outlasted(status):
 
 
 def test_row_27_at_most_six_tries_and_one_request_a_probe():
-    time = HeldTime()
+    time = HeldTime(breath_s=0.01)
     state = MemoryState(lambda: time.wall)
     with OddServer([Odd(503)]) as server:
         client = client_of(server, time, state=state)

@@ -42,6 +42,7 @@ from crm.zoho.wire import Answer, Wire, http_date
 
 log = logging.getLogger("crm.zoho")
 _SMALL = 4096  # an answer up to this size may be an error in disguise
+_OWN_PAUSES = {"token_pause", "token_wait", "own_rate_limit"}
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}\Z", re.ASCII)
 
 
@@ -122,6 +123,7 @@ class Transport:
         """The answer: 2xx with a sound JSON body, 204, or 304. Anything else is a ZohoError."""
         deadline = self._timing.monotonic() + self._patience.total_s
         tries = 0
+        cause: RetryLater | None = None
         while True:
             left = deadline - self._timing.monotonic()
             try:
@@ -137,7 +139,10 @@ class Transport:
             try:
                 return self._try(call, attempt, probing, left)
             except RetryLater as error:
-                delay = self._delay_after(error, call, attempt, deadline)
+                # A pause of our own follows from what the CRM did: that is what to tell.
+                if cause is None or error.code not in _OWN_PAUSES:
+                    cause = error
+                delay = self._delay_after(error, cause, call, attempt, deadline)
                 log.warning(
                     "zoho %s %s again in %.1f s (%s)",
                     call.method,
@@ -148,9 +153,14 @@ class Transport:
             self._wait(delay)
 
     def _delay_after(
-        self, error: RetryLater, call: Call, attempt: _Attempt, deadline: float
+        self,
+        error: RetryLater,
+        cause: RetryLater,
+        call: Call,
+        attempt: _Attempt,
+        deadline: float,
     ) -> float:
-        """Seconds until the next try; raises the error when there is none."""
+        """Seconds until the next try; raises `cause` when there is none."""
         if not call.repeatable and attempt.sent and _may_have_happened(error):
             raise UnknownOutcome(
                 f"Whether the CRM did the change to {call.subject} is not known: {error.message} "
@@ -165,9 +175,9 @@ class Transport:
         if isinstance(error, RateLimited) and error.status == 429:
             self._limiter.pause(delay)
         if isinstance(error, CreditsExhausted | Closed) or attempt.number >= self._patience.tries:
-            raise error
+            raise cause
         if self._timing.monotonic() + delay > deadline:
-            raise error
+            raise cause
         return delay
 
     def _try(self, call: Call, attempt: _Attempt, probing: bool, left: float) -> Answer:
