@@ -1,3 +1,39 @@
-from django.urls import path
+"""Every address: pages of the business, sign-in, admin.
 
-urlpatterns: list[path] = []
+`/healthz` and `/readyz` are answered by `probes.ProbeMiddleware`, before any of these.
+"""
+
+from django.contrib import admin
+from django.contrib.auth import views as auth
+from django.contrib.auth.decorators import login_not_required
+from django.urls import include, path
+from django.views.generic import TemplateView
+
+offline = login_not_required(TemplateView.as_view(template_name="offline.html"))
+# At the root: a service worker rules over no more than the folder it comes from.
+service_worker = login_not_required(
+    TemplateView.as_view(template_name="sw.js", content_type="text/javascript")
+)
+
+urlpatterns = [
+    path("", include("o2r.urls")),
+    path("login", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout", auth.LogoutView.as_view(), name="logout"),
+    path("password", auth.PasswordChangeView.as_view(), name="password_change"),
+    path("password/changed", auth.PasswordChangeDoneView.as_view(), name="password_change_done"),
+    path("password/reset", auth.PasswordResetView.as_view(), name="password_reset"),
+    path("password/reset/sent", auth.PasswordResetDoneView.as_view(), name="password_reset_done"),
+    path(
+        "password/reset/<uidb64>/<token>",
+        auth.PasswordResetConfirmView.as_view(),
+        name="password_reset_confirm",
+    ),
+    path(
+        "password/reset/done",
+        auth.PasswordResetCompleteView.as_view(),
+        name="password_reset_complete",
+    ),
+    path("offline", offline, name="offline"),
+    path("sw.js", service_worker, name="service_worker"),
+    path("admin/", admin.site.urls),
+]

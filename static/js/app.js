@@ -51,20 +51,20 @@
   // A region must not change under a pressed button or while text in it is being selected.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, elt } = event.detail;
-    if (!isLive(elt) || elt !== target || target.id !== "live") return;
+    if (!isLive(elt) || elt !== target || target.id === "sync") return;
     const selection = document.getSelection();
     const isSelecting = selection && !selection.isCollapsed && target.contains(selection.anchorNode);
     if (isSelecting && !event.detail.requestConfig.triggeringEvent) event.detail.shouldSwap = false;
   });
 
   // The end of a sync is news for everything that shows figures.
-  let synced = null;
+  let ended = null;
   function hearOfSync() {
     const indicator = $("#sync");
     if (!indicator) return;
-    const now = indicator.dataset.synced;
-    if (synced !== null && synced !== now) htmx.trigger(document.body, "pulse:synced");
-    synced = now;
+    const now = indicator.dataset.ended;
+    if (ended !== null && ended !== now) htmx.trigger(document.body, "pulse:synced");
+    ended = now;
   }
   document.addEventListener("htmx:afterSettle", hearOfSync);
 
@@ -103,10 +103,7 @@
   function lost() {
     if (lostSince) return;
     lostSince = new Date();
-    $("#lost time").textContent = lostSince.toLocaleTimeString([], {
-      hour: "2-digit",
-      minute: "2-digit",
-    });
+    $("#lost time").textContent = lostSince.toTimeString().slice(0, 5);
     $("#lost").hidden = false;
   }
 
@@ -170,13 +167,23 @@
     const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
     if (!link || !plain || event.defaultPrevented) return;
     event.preventDefault();
-    htmx.ajax("GET", link.href, {
-      source: link,
-      target: "#live",
-      swap: "morph:outerHTML",
-      push: link.pathname + link.search,
-    });
+    follow(link.pathname + link.search, link.textContent);
   });
+
+  // Each live part is asked for its own piece of the new address: the headers say which.
+  async function follow(address, words) {
+    const ask = (id, push) =>
+      htmx.ajax("GET", address, { source: id, target: id, swap: "morph:outerHTML", push });
+    await Promise.all([ask("#live", address), $("#lists") && ask("#lists", "false")]);
+    keepFocus(words);
+  }
+
+  // The link that was pressed may have moved, or be gone with the filter it took away.
+  function keepFocus(words) {
+    if (document.activeElement && document.activeElement !== document.body) return;
+    const same = $$("a[data-swap]").find((link) => link.textContent === words);
+    (same || $("#main")).focus({ preventScroll: true });
+  }
 
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-panel]");
@@ -375,6 +382,10 @@
   document.addEventListener("click", (event) => {
     if (event.target.closest('[data-command="shortcuts"]')) showShortcuts();
   });
+
+  // --- a page for when the server is away ---------------------------------------------------
+
+  if ("serviceWorker" in navigator) navigator.serviceWorker.register("/sw.js").catch(() => {});
 
   // --- begin ------------------------------------------------------------------------------
 
