@@ -207,7 +207,7 @@ class ZohoV8(ZohoClient):
         return number
 
     def coql(self, query: str) -> Page:
-        return self._coql(query, "the query", MAX_COQL_ROWS)
+        return self._coql(query, "records", MAX_COQL_ROWS)
 
     def id_range(
         self,
@@ -229,7 +229,7 @@ class ZohoV8(ZohoClient):
         selected = ", ".join(_checked_fields(fields))
         # Every part is a checked name, a number or a time: nothing to quote.
         query = f"select {selected} from {_name(module)} where {where} order by id asc"  # noqa: S608
-        return self._coql(f"{query} limit 0, {limit}", module, limit)
+        return self._coql(f"{query} limit 0, {limit}", f"the module {module}", limit)
 
     # ------------------------------------------------------------ writing records
 
@@ -315,11 +315,11 @@ class ZohoV8(ZohoClient):
             heavy=heavy,
         )
 
-    def _coql(self, query: str, module: str, max_rows: int) -> Page:
+    def _coql(self, query: str, subject: str, max_rows: int) -> Page:
         call = Call(
             "POST",
             self._path("/coql"),
-            subject=f"the module {module}" if module != "the query" else module,
+            subject=subject,
             scope="ZohoCRM.coql.READ",
             json={"select_query": query},
             heavy=True,
