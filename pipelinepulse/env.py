@@ -341,7 +341,7 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
 def _home(reader: Reader, base_dir: Path) -> Path:
     home = (base_dir / Path(reader.text("PULSE_HOME", "var")).expanduser()).resolve()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         raise ConfigurationError(
             f"PULSE_HOME {home} cannot be made; name a folder that you may write to."

@@ -114,5 +114,9 @@ def configuration(*, level: str, form: str, secrets: Iterable[str]) -> dict[str,
             "django.security.DisallowedHost": {"level": "ERROR", "propagate": True},
             "django.request": {"level": "ERROR", "propagate": True},
             "urllib3": {"level": "WARNING", "propagate": True},
+            # A line for each message received and done: the sweepers alone make eight a minute.
+            "celery.worker.strategy": {"level": "WARNING", "propagate": True},
+            "celery.app.trace": {"level": "WARNING", "propagate": True},
+            "celery.beat": {"level": "WARNING", "propagate": True},
         },
     }

@@ -38,7 +38,7 @@ def test_private_server_has_no_port_and_keeps_its_queue_on_disk(tmp_path: Path) 
 
 @contextmanager
 def running(chosen: broker.Broker) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen(chosen.command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(chosen.command or (), stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 10
         while not broker.answers(chosen.url) and time.monotonic() < end:

@@ -181,6 +181,7 @@ def test_nothing_is_left_when_the_supervisor_itself_is_killed(tmp_path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root
     ) as process:
+        assert process.stdout is not None
         pid = int(process.stdout.readline())
         process.kill()
     assert eventually(lambda: not is_running(pid))

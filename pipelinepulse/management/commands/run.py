@@ -49,6 +49,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         home = settings.PULSE_HOME
+        os.umask(0o077)  # what a run writes is the CRM's data and its keys
         try:
             with pulse_home.lock(home):
                 require_free_port(settings.PORT)
@@ -167,7 +168,9 @@ class Run:
         if was_complete or not (is_real_crm() or "ZOHO_BASE_URL" in self.connections):
             return
         self.supervisor.say("first full sync")
-        status = self.supervisor.run_once(self._manage("sync_zoho", "--full"), self.env)
+        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "sync_zoho", "--full"]
+        # Its progress bar tells enough; a line per call would cut through it.
+        status = self.supervisor.run_once(command, {"LOG_LEVEL": "WARNING", **self.env})
         if status != 0:
             self.supervisor.say(
                 f"the first sync did not finish (exit {status}); what it stored is kept, the "
@@ -182,13 +185,12 @@ class Run:
         )
         worker = [*celery, "worker", "--concurrency", "2", "--without-mingle", "--without-gossip"]
         self.supervisor.start(web)
-        self.supervisor.start(Child("worker", worker, self.env, stop_seconds=15))
+        # In a container everybody is root, and the warning about it fills half a screen.
+        calm = {**self.env, "PYTHONWARNINGS": "ignore:You're running the worker"}
+        self.supervisor.start(Child("worker", worker, calm, stop_seconds=15))
         self.supervisor.start(Child("beat", [*celery, "beat", "--pidfile="], self.env))
         if not self.supervisor.wait_until(lambda: is_ready(settings.PORT), seconds=COME_UP_SECONDS):
             self.supervisor.say("web does not answer yet; its reason stands above")
-
-    def _manage(self, *command: str) -> list[str]:
-        return [sys.executable, str(settings.BASE_DIR / "manage.py"), *command]
 
     def _connect(self, **connections: str) -> None:
         """Note what was started, for our children and for commands in another terminal."""
@@ -264,6 +266,8 @@ def welcome(people: DemoPeople | None, *, home: Path, is_sandbox: bool) -> str:
         header = f"Authorization: Token {people.api_token}"
         lines += ["", f"  API token  {people.api_token}"]
         lines += [f'    curl -H "{header}" {address}/api/zoho/status']
-    crm = "the sandbox (nothing leaves this machine)" if is_sandbox else settings.ZOHO.base_url
+    crm = "the sandbox (nothing leaves this machine)"
+    if not is_sandbox and settings.ZOHO is not None:
+        crm = settings.ZOHO.base_url
     lines += ["", f"  CRM   {crm}", f"  Data  {home}", "  Stop  Ctrl-C", ""]
     return "\n".join(lines)
