@@ -61,7 +61,7 @@ def _many_records(request: Request) -> bool:
 
 
 def _routes() -> list[Route]:
-    module = r"(?P<module_name>[A-Za-z]\w*)"
+    module = r"(?P<module_name>(?!(?:org|users|settings|coql|actions)\b)[A-Za-z]\w*)"
     record = r"(?P<record_id>\d+)"
     field_id = r"(?P<field_id>\d+)"
     reading = ("ZohoCRM.modules.{module}.READ",)

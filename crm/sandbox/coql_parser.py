@@ -289,7 +289,7 @@ class Parser:
 
     def _expect(self, value: str) -> None:
         if not self._accept(value):
-            if value in ("select", "from") and self._peek().kind in ("end", "word"):
+            if value in ("select", "from"):
                 raise syntax_error("missing clause", clause=value)
             raise self._unexpected()
 
