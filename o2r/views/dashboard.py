@@ -29,7 +29,7 @@ from crm.stages import OPEN_STAGES
 from o2r import querysets
 from o2r.filters import Selection
 from o2r.metrics import Bucket, Change, PipelineFigures, changes_since, pipeline_figures
-from o2r.views.shell import Shell, business_today, digest, shell_of
+from o2r.views.shell import Shell, business_today, digest, for_sales, shell_of
 
 MINE = "dashboard_mine"
 # What figures can be filtered by; the roll-up knows no other.
@@ -137,6 +137,7 @@ def address(path: str, *queries: str) -> str:
     return f"{path}?{query}" if query else path
 
 
+@for_sales
 @require_safe
 def dashboard(request: HttpRequest) -> HttpResponse:
     """The page, or with htmx one of its live parts; 204 while that would look the same."""

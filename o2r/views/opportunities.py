@@ -18,6 +18,7 @@ from crm import stages
 from crm.models import CrmUser, Deal
 from o2r.filters import NONE, OUTCOMES, Selection
 from o2r.models import PipelineCell
+from o2r.views.shell import for_sales
 
 PAGE_ROWS = 50
 # Beyond it a reader is lost, and each page costs more than the one before: filters serve better.
@@ -25,6 +26,7 @@ LAST_PAGE = 200
 NO_VALUE = {"territory": "None given", "service_line": "None given", "owner": "No owner"}
 
 
+@for_sales
 @require_safe
 def opportunity_list(request: HttpRequest) -> HttpResponse:
     """One page of the selection, last changed first, with its totals."""

@@ -6,8 +6,10 @@ Decides how that state is said and how often it is asked for again. What the sta
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -25,7 +27,7 @@ from django.views.decorators.http import require_POST, require_safe
 from crm.errors import CrmError, SyncUnderWay
 from crm.freshness import RunProgress, RunSummary, SyncState, sync_state
 from crm.sync.runs import request_run
-from o2r.permissions import may_start_sync
+from o2r.permissions import may_see_sales, may_start_sync
 
 WORDS = {
     "connected": ("Connected", "circle-check"),
@@ -109,6 +111,23 @@ def to_the_minute(moment: datetime | None) -> datetime | None:
     return moment.replace(second=0, microsecond=0) if moment else None
 
 
+View = Callable[..., HttpResponse]
+
+
+def for_sales(view: View) -> View:
+    """Guard of every page that shows sales: signed in, and with a role."""
+
+    @login_required
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        decision = may_see_sales(request.user)
+        if not decision:
+            raise PermissionDenied(decision.why)
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
 def digest(value: object) -> str:
     """A short mark of a value made of plain data; equal data, equal mark."""
     return hashlib.blake2s(repr(value).encode(), digest_size=8).hexdigest()
@@ -157,7 +176,7 @@ def summary_words(run: RunSummary) -> str:
     return f"Sync {run.status}: {run.message or counts}"
 
 
-@login_required
+@for_sales
 @require_safe
 def sync_indicator(request: HttpRequest) -> HttpResponse:
     """The sync indicator alone; 204 while it would say what the browser already shows."""
@@ -175,7 +194,7 @@ def sync_indicator(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@login_required
+@for_sales
 @require_POST
 def sync_start(request: HttpRequest) -> HttpResponse:
     """Ask for a delta sync. Answers with the indicator and a toast, or goes back with a message."""
