@@ -51,6 +51,17 @@ def test_row_27_opens_at_the_fifth_failure_in_a_row_for_a_minute(world):
     assert is_open(breaker)
 
 
+def test_asking_whether_it_rests_takes_no_probe(world):
+    breaker = world.process()
+    breaker.raise_if_resting()
+    world.fail(breaker, 5)
+    with pytest.raises(BreakerOpen):
+        breaker.raise_if_resting()
+    world.time.pass_by(61)
+    breaker.raise_if_resting()
+    assert breaker.admit() is True
+
+
 def test_a_success_between_ends_the_row(world):
     breaker = world.process()
     world.fail(breaker, 4)

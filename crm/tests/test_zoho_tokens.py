@@ -228,6 +228,20 @@ def test_row_30_a_check_by_a_person_asks_anew():
         assert read(client_of(server, time, state=state, purpose="check")) == 1
 
 
+def test_row_30_what_is_known_to_be_refused_is_told_without_a_call():
+    time = HeldTime()
+    state = MemoryState(lambda: time.wall)
+    with OddServer(tokens=[answer({"error": "invalid_client"})]) as server:
+        client = client_of(server, time, state=state)
+        client._transport.raise_if_known_down()
+        with pytest.raises(Reauthenticate) as caught:
+            read(client)
+        with pytest.raises(Reauthenticate) as again:
+            client_of(server, time, state=state)._transport.raise_if_known_down()
+        assert again.value.message == caught.value.message
+        assert len(server.minted) == 1
+
+
 def test_another_secret_is_not_judged_by_the_refusal_of_the_old_one():
     time = HeldTime()
     state = MemoryState(lambda: time.wall)

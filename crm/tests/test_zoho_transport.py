@@ -214,6 +214,27 @@ def test_row_27_a_call_under_way_outlasts_the_rest_and_ends_well():
     assert sum(time.slept) >= 60  # the breaker's rest was kept
 
 
+@pytest.mark.parametrize(("purpose", "waits"), [("sync", True), ("page", False)])
+def test_row_27_a_run_under_way_waits_for_the_rest_and_a_page_does_not(purpose, waits):
+    time = HeldTime()
+    state = MemoryState(lambda: time.wall)
+    with OddServer([GOOD]) as server:
+        client = client_of(server, time, state=state, purpose=purpose)
+        assert read(client) == 1
+        other = client_of(f"http://127.0.0.1:{server.port}", time, state=state)
+        for _ in range(5):
+            time.pass_by(1)
+            other._transport._breaker.failed(time.wall)
+        time.pass_by(1.1)
+        if waits:
+            assert read(client) == 1
+            assert sum(time.slept) > 50
+        else:
+            with pytest.raises(BreakerOpen):
+                read(client)
+            assert time.slept == []
+
+
 def test_a_person_does_not_wait_for_a_crm_that_is_down():
     time = HeldTime()
     with OddServer([Odd(503)]) as server:
@@ -576,3 +597,13 @@ def test_the_bodys_bytes_are_counted():
     assert json.loads(GOOD.body)["data"]
     assert rows == 1
     assert answer({}).body == b"{}"
+
+
+BIG = page([{"id": str(n), "Owner": {"id": "7"}, "Tag": [{"name": "a{b"}]} for n in range(200)])
+
+
+@pytest.mark.parametrize("cut", range(1, len(BIG.body), len(BIG.body) // 60))
+def test_row_34_a_big_body_cut_with_a_matching_length_is_found(cut):
+    odd = Odd(200, BIG.body[:cut])
+    rows, client, _ = one_read(odd, GOOD)
+    assert (rows, client.calls) == (1, 2)

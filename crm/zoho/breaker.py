@@ -83,6 +83,12 @@ class Breaker:
                 raise self._open(1.0)
             return True
 
+    def raise_if_resting(self) -> None:
+        """Raises BreakerOpen while nobody may call; never takes the place of the probe."""
+        rest_s = _Weather.read(self._value.get()).open_until - self._timing.wall()
+        if rest_s > 0:
+            raise self._open(rest_s)
+
     def succeeded(self) -> None:
         if self._value.get():
             with self._guard:

@@ -38,9 +38,22 @@ _USER_AGENT = "pipeline-pulse"
 # How long a caller can wait: a run has minutes, a person who looks at a page has seconds.
 _PURPOSES: dict[str, dict[str, float]] = {
     "sync": {},
-    "write": {"tries": 3, "total_s": 120.0},
-    "page": {"tries": 2, "total_s": 10.0, "exchange_s": 10.0, "read_s": 8.0, "last_delay_s": 2.0},
-    "check": {"tries": 1, "total_s": 15.0, "exchange_s": 15.0, "read_s": 10.0},
+    "write": {"tries": 3, "total_s": 120.0, "outlast_rest": False},
+    "page": {
+        "tries": 2,
+        "total_s": 10.0,
+        "exchange_s": 10.0,
+        "read_s": 8.0,
+        "last_delay_s": 2.0,
+        "outlast_rest": False,
+    },
+    "check": {
+        "tries": 1,
+        "total_s": 15.0,
+        "exchange_s": 15.0,
+        "read_s": 10.0,
+        "outlast_rest": False,
+    },
 }
 
 
@@ -71,12 +84,34 @@ def client_from_settings(*, purpose: str = "sync", states: States | None = None)
     `purpose`: "sync", "write", "page" (a person waits: few tries) or "check" (one try, and a
     remembered refusal of the credentials is asked anew).
     """
+    transport = _transport_from_settings(purpose, states)
+    return _VERSIONS[_configured().api_version](transport)
+
+
+def raise_if_known_down() -> None:
+    """Raises what any call would end with at this moment, without asking the CRM.
+
+    Reauthenticate (these credentials were refused) or BreakerOpen; NotConfigured.
+    """
+    transport = _transport_from_settings("page", None)
+    try:
+        transport.raise_if_known_down()
+    finally:
+        transport.close()
+
+
+def _configured() -> Any:
     configured = getattr(settings, "ZOHO", None)
     if configured is None:
         raise NotConfigured
+    return configured
+
+
+def _transport_from_settings(purpose: str, states: States | None) -> Transport:
+    configured = _configured()
     if states is None:
         states = States(durable=shared_state.durable(), fast=shared_state.fast())
-    return build_client(
+    return build_transport(
         configured,
         states=states,
         cipher=FernetCipher(list(settings.ENCRYPTION_KEYS)),
@@ -93,6 +128,21 @@ def build_client(
     timing: Timing | None = None,
 ) -> ZohoClient:
     """The same from an object like `settings.ZOHO`, with every part given."""
+    transport = build_transport(
+        configured, states=states, cipher=cipher, purpose=purpose, timing=timing
+    )
+    return _VERSIONS[configured.api_version](transport)
+
+
+def build_transport(
+    configured: Any,
+    *,
+    states: States,
+    cipher: Cipher,
+    purpose: str = "sync",
+    timing: Timing | None = None,
+) -> Transport:
+    """What the client of either version speaks through."""
     timing = timing or Timing()
     patience = _patience(purpose, configured.patience)
     closing = threading.Event()
@@ -125,7 +175,7 @@ def build_client(
         wait=pause,
     )
     base_url = configured.base_url.rstrip("/")
-    transport = Transport(
+    return Transport(
         base_url=base_url,
         wire=wire,
         tokens=tokens,
@@ -137,7 +187,6 @@ def build_client(
         closing=closing,
         secrets=credentials.secrets,
     )
-    return _VERSIONS[configured.api_version](transport)
 
 
 def _patience(purpose: str, overrides: Mapping[str, float] | None) -> Patience:

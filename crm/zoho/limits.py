@@ -53,6 +53,7 @@ class Patience:
     breaker_failures: int = 5
     breaker_open_s: float = 60.0
     state_cache_s: float = 1.0
+    outlast_rest: bool = True  # a run under way waits for a CRM that is left alone
 
     def with_overrides(self, overrides: Mapping[str, float]) -> Patience:
         """The same with other numbers. Raises ValueError for a name it does not know."""

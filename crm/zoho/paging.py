@@ -237,23 +237,31 @@ def _without_duplicates(item: str, value: Any) -> Any:
     return value
 
 
-def read_info(body: bytes) -> dict[str, Any]:
-    """The top-level `info` object of a page; {} if there is none. Raises BadPayload.
+def info_at_end(body: bytes) -> dict[str, Any] | None:
+    """The `info` object with which the CRM ends a page, or None if the body ends otherwise.
 
-    Looks at the end of the body, where the CRM writes it: an object behind the last `"info":`
-    followed by one closing brace only can be nothing else. Anything else is parsed whole.
+    In whole JSON an object behind the last `"info":` with one closing brace after it can be
+    nothing but the top-level one; and a body that was cut does not end like this.
     """
     found = body.rfind(_INFO_KEY, max(0, len(body) - _TAIL_BYTES))
-    if found >= 0:
-        tail = to_text(body[found + len(_INFO_KEY) :])
-        at = _skip(tail, 0)
-        if tail[at : at + 1] == ":":
-            try:
-                info, end = _GUARDED.scan_once(tail, _skip(tail, at + 1))  # type: ignore[attr-defined]
-            except (ValueError, StopIteration, RecursionError):
-                info, end = None, 0
-            if isinstance(info, dict) and tail[end:].strip() == "}":
-                return info
+    if found < 0:
+        return None
+    tail = to_text(body[found + len(_INFO_KEY) :])
+    at = _skip(tail, 0)
+    if tail[at : at + 1] != ":":
+        return None
+    try:
+        info, end = _GUARDED.scan_once(tail, _skip(tail, at + 1))  # type: ignore[attr-defined]
+    except (ValueError, StopIteration, RecursionError):
+        return None
+    return info if isinstance(info, dict) and tail[end:].strip() == "}" else None
+
+
+def read_info(body: bytes) -> dict[str, Any]:
+    """The top-level `info` object of a page; {} if there is none. Raises BadPayload."""
+    info = info_at_end(body)
+    if info is not None:
+        return info
     if _INFO_KEY not in body:
         return {}
     whole = parse_whole(body)

@@ -78,6 +78,19 @@ class TokenStore:
             self._discard(rejected)
             return self._obtain(rejected=rejected)
 
+    def raise_if_refused(self) -> None:
+        """Raises Reauthenticate while the CRM's refusal of these credentials is remembered."""
+        text = self._shared.get(self._refused_name)
+        if not text:
+            return
+        refusal = json.loads(text)
+        raise Reauthenticate(
+            refusal["message"],
+            code=refusal["code"],
+            status=refusal["status"],
+            details={"remembered": True},
+        )
+
     def forget_refusal(self) -> None:
         """Ask again although these credentials were refused: a person says they are mended."""
         self._shared.compare_and_set(self._refused_name, self._shared.get(self._refused_name), None)
@@ -131,7 +144,7 @@ class TokenStore:
             if token is not None and token.value != rejected and now < token.refresh_at:
                 self._cached = token
                 return token
-            self._raise_if_refused()
+            self.raise_if_refused()
             self._raise_if_minted_lately(now)
             return self._mint(now)
 
@@ -154,18 +167,6 @@ class TokenStore:
         self._write(token, now)
         self._cached = token
         return token
-
-    def _raise_if_refused(self) -> None:
-        text = self._shared.get(self._refused_name)
-        if not text:
-            return
-        refusal = json.loads(text)
-        raise Reauthenticate(
-            refusal["message"],
-            code=refusal["code"],
-            status=refusal["status"],
-            details={"remembered": True},
-        )
 
     def _raise_if_minted_lately(self, now: float) -> None:
         text = self._shared.get(self._minted_name)

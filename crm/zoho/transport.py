@@ -36,7 +36,7 @@ from crm.zoho.errors import (
     redact,
 )
 from crm.zoho.limits import Gate, Patience, RateLimiter, Timing
-from crm.zoho.paging import bad_payload, parse_whole
+from crm.zoho.paging import bad_payload, info_at_end, parse_whole
 from crm.zoho.tokens import TokenStore
 from crm.zoho.wire import Answer, Wire, http_date
 
@@ -114,6 +114,11 @@ class Transport:
         self.first_server_date: datetime | None = None
         self._refused_domain = ""
 
+    def raise_if_known_down(self) -> None:
+        """Raises what any call would end with at this moment, without sending one."""
+        self._tokens.raise_if_refused()
+        self._breaker.raise_if_resting()
+
     def close(self) -> None:
         """Wake every waiting call (it ends with Closed) and drop the connections."""
         self._closing.set()
@@ -129,8 +134,7 @@ class Transport:
             try:
                 probing = self._breaker.admit()
             except BreakerOpen as rest:
-                # A call under way outlasts the rest; a new one fails at once, so pages stay fast.
-                if not tries or (rest.retry_after_s or 0) > left:
+                if not self._outlasts(tries) or (rest.retry_after_s or 0) > left:
                     raise
                 self._wait(rest.retry_after_s or 0)
                 continue
@@ -151,6 +155,15 @@ class Transport:
                     error.code,
                 )
             self._wait(delay)
+
+    def _outlasts(self, tries: int) -> bool:
+        """Whether to wait for a CRM that is left alone, instead of failing at once.
+
+        A call under way waits, and every call of a run under way; what only begins does not, so
+        that pages stay fast and a scheduled run is skipped.
+        """
+        under_way = self._patience.outlast_rest and self.first_server_date is not None
+        return tries > 0 or under_way
 
     def _delay_after(
         self,
@@ -330,8 +343,9 @@ def wait(seconds: float, timing: Timing, closing: threading.Event) -> None:
 def check_json(answer: Answer) -> None:
     """BadPayload unless the body looks whole: cheap, because it runs in threads that fetch.
 
-    Type, first and last character, and balanced brackets; only where brackets do not balance (a
-    cut, or brackets inside texts) or the end was not marked is it really parsed.
+    Type, first and last character, then the end that pages have, or else balanced brackets; only
+    where those do not balance (a cut, or brackets inside texts) or the end of the body was not
+    marked is it really parsed.
     """
     body = answer.body
     kind = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
@@ -341,6 +355,8 @@ def check_json(answer: Answer) -> None:
     head, tail = body[:64].lstrip(), body[-64:].rstrip()
     if (head[:1], tail[-1:]) not in ((b"{", b"}"), (b"[", b"]")):
         raise bad_payload("it is no whole JSON text", body, status=answer.status)
+    if answer.framed and len(body) > _SMALL and info_at_end(body) is not None:
+        return
     balanced = body.count(b"{") == body.count(b"}") and body.count(b"[") == body.count(b"]")
     if not balanced or not answer.framed:
         parse_whole(body)
