@@ -45,9 +45,16 @@ class CrmNotConfigured(CrmError):
 
 
 class CrmUnreachable(CrmError):
-    """The CRM is known to be down or refuses us: starting a sync now would only fail."""
+    """The CRM is known to be down or refuses us: starting a sync now would only fail.
+
+    `retry_after_s` is None when waiting does not help: a person has to connect again.
+    """
 
     code = "crm_unreachable"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class OtherOrganisation(CrmError):

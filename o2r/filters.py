@@ -14,7 +14,6 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import django_filters
-from django import forms
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import QueryDict
@@ -22,11 +21,10 @@ from django.utils import timezone
 
 from crm import stages
 from crm.models import Account, ChangeEvent, CrmUser, Deal
+from crm.words import NONE, WordsField, WordsFilter, numbers_in, owner_pks
 from o2r import querysets
 from o2r.permissions import owner_pks_of
 
-# Stands for "none given" where an empty value would mean "not filtered".
-NONE = "-"
 OUTCOMES = ("all", "active", "realized", "lost")
 PERIODS = ("12m", "all")
 MISSING = {
@@ -41,39 +39,6 @@ STAGE_ENDS = {"stage": stages.OPEN, "won": stages.WON, "lost": stages.LOST}
 CHANGE_KINDS = ("new", "stage", "amount", "closing_date", "won", "lost")
 
 
-class WordsWidget(forms.TextInput):
-    """Several values: repeated, or separated by commas."""
-
-    def value_from_datadict(self, data: Any, files: Any, name: str) -> list[str] | None:
-        if name not in data:
-            return None
-        given = data.getlist(name) if hasattr(data, "getlist") else [data[name]]
-        return [word.strip() for each in given for word in str(each).split(",")]
-
-
-class WordsField(forms.Field):
-    widget = WordsWidget
-
-    def __init__(self, *, choices: Iterable[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.choices = frozenset(choices) if choices is not None else None
-
-    def clean(self, value: list[str] | None) -> list[str]:
-        words = [word for word in value or [] if word]
-        for word in words:
-            if len(word) > 255 or "\x00" in word:
-                raise forms.ValidationError("A value is too long or holds a NUL.")
-            if self.choices is not None and word not in self.choices:
-                raise forms.ValidationError(
-                    f"“{word[:40]}” is not one of {', '.join(sorted(self.choices))}."
-                )
-        return words
-
-
-class WordsFilter(django_filters.Filter):
-    field_class = WordsField
-
-
 class OpportunityFilter(django_filters.FilterSet):
     """Filters over live deals. `request` must carry the person for `mine`."""
 
@@ -82,6 +47,9 @@ class OpportunityFilter(django_filters.FilterSet):
     service_line = WordsFilter(method="by_word")
     owner = WordsFilter(method="by_owner")
     account = WordsFilter(method="by_account")
+    company = django_filters.CharFilter(
+        field_name="account__name", lookup_expr="icontains", max_length=200
+    )
     mine = WordsFilter(choices=("0", "1"), method="by_mine")
     search = django_filters.CharFilter(method="by_search", max_length=200)
     outcome = WordsFilter(choices=OUTCOMES, method="by_outcome")
@@ -120,7 +88,7 @@ class OpportunityFilter(django_filters.FilterSet):
         return rows.filter(found)
 
     def by_account(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
-        numbers = [int(w) for w in words if is_number(w)]
+        numbers = numbers_in(words)
         accounts = Account.objects.filter(Q(pk__in=numbers) | Q(zoho_id__in=numbers))
         found = Q(account__in=accounts)
         if NONE in words:
@@ -168,21 +136,6 @@ class OpportunityFilter(django_filters.FilterSet):
 
     def with_changed(self, rows: QuerySet, name: str, value: datetime) -> QuerySet:
         return rows  # read by by_changed
-
-
-def owner_pks(words: Iterable[str]) -> list[int]:
-    """CRM users by our key, by the CRM's id or by e-mail."""
-    words = [word for word in words if word != NONE]
-    numbers = [int(word) for word in words if is_number(word)]
-    found = Q(pk__in=numbers) | Q(zoho_id__in=numbers)
-    for word in words:
-        if "@" in word:
-            found |= Q(email__iexact=word)
-    return list(CrmUser.objects.filter(found).values_list("pk", flat=True))
-
-
-def is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) < 19
 
 
 def today_of_business() -> date:
@@ -345,7 +298,7 @@ class _Request:
 
 
 def _owner_names(words: list[str]) -> dict[str, str]:
-    numbers = [int(word) for word in words if is_number(word)]
+    numbers = numbers_in(words)
     return {str(user.pk): str(user) for user in CrmUser.objects.filter(pk__in=numbers)}
 
 
@@ -355,6 +308,7 @@ _CHIP_NAMES = {
     "service_line": "Service line",
     "owner": "Owner",
     "account": "Account",
+    "company": "Company",
     "missing": "Missing",
     "changed": "Changed",
     "search": "Search",

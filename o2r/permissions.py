@@ -66,3 +66,10 @@ def may_start_sync(user: Any, kind: str) -> Decision:
     if roles & {REP, MANAGER, OPS}:
         return ALLOWED
     return Decision(False, "Starting a sync needs the role sales rep, sales manager or ops.")
+
+
+def may_configure(user: Any) -> Decision:
+    """Mapping, stages, rates, thresholds, repairs of the mirror: ops."""
+    if OPS in roles_of(user):
+        return ALLOWED
+    return Decision(False, "This is changed by ops. Ask them.")

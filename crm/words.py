@@ -1,0 +1,72 @@
+"""Filter values as an address gives them: several words, ids, people. Shared by every filter set.
+
+Decides what a list of values may look like; which filters exist is said by the filter sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import django_filters
+from django import forms
+from django.db.models import Q
+
+from crm.models import CrmUser
+
+# Stands for "none given" where an empty value would mean "not filtered".
+NONE = "-"
+MAX_ID = 2**63 - 1
+
+
+class WordsWidget(forms.TextInput):
+    """Several values: repeated, or separated by commas."""
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> list[str] | None:
+        if name not in data:
+            return None
+        given = data.getlist(name) if hasattr(data, "getlist") else [data[name]]
+        return [word.strip() for each in given for word in str(each).split(",")]
+
+
+class WordsField(forms.Field):
+    widget = WordsWidget
+
+    def __init__(self, *, choices: Iterable[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choices = frozenset(choices) if choices is not None else None
+
+    def clean(self, value: list[str] | None) -> list[str]:
+        words = [word for word in value or [] if word]
+        for word in words:
+            if len(word) > 255 or "\x00" in word:
+                raise forms.ValidationError("A value is too long or holds a NUL.")
+            if self.choices is not None and word not in self.choices:
+                raise forms.ValidationError(
+                    f"“{word[:40]}” is not one of {', '.join(sorted(self.choices))}."
+                )
+        return words
+
+
+class WordsFilter(django_filters.Filter):
+    field_class = WordsField
+
+
+def is_number(word: str) -> bool:
+    """Whether the word can be an id: of ours, or the CRM's nineteen digits."""
+    return word.isascii() and word.isdigit() and len(word) <= 19 and int(word) <= MAX_ID
+
+
+def numbers_in(words: Iterable[str]) -> list[int]:
+    return [int(word) for word in words if is_number(word)]
+
+
+def owner_pks(words: Iterable[str]) -> list[int]:
+    """CRM users by our key, by the CRM's id or by e-mail."""
+    words = [word for word in words if word != NONE]
+    numbers = numbers_in(words)
+    found = Q(pk__in=numbers) | Q(zoho_id__in=numbers)
+    for word in words:
+        if "@" in word:
+            found |= Q(email__iexact=word)
+    return list(CrmUser.objects.filter(found).values_list("pk", flat=True))
