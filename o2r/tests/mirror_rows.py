@@ -18,7 +18,17 @@ TYPES = {"closed_won": WON, "closed_lost": LOST}
 ids = itertools.count(9_000_000)
 
 # Configured, as far as pages look: nothing listens there.
-ZOHO = SimpleNamespace(api_version="v8", base_url="http://127.0.0.1:9")
+ZOHO = SimpleNamespace(
+    base_url="http://127.0.0.1:9",
+    accounts_url="http://127.0.0.1:9",
+    api_version="v8",
+    client_id="id",
+    client_secret="secret",
+    refresh_token="refresh",
+    rate_limit_per_minute=100,
+    concurrency=5,
+    patience={},
+)
 
 
 def owner(name: str, email: str = "") -> CrmUser:
