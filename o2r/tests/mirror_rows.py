@@ -90,7 +90,10 @@ def synced(minutes_ago: float = 1) -> SyncRun:
     """The mirror is whole, as of some minutes ago; the run that made it so has ended."""
     then = timezone.now() - timedelta(minutes=minutes_ago)
     for module in modules.ORDER:
-        MirrorState.objects.update_or_create(module=module.name, defaults={"complete_s0": then})
+        MirrorState.objects.update_or_create(
+            module=module.name,
+            defaults={"complete_s0": then, "full_at": then, "watermark": then},
+        )
     CrmConnection.objects.update_or_create(
         pk=1,
         defaults={
