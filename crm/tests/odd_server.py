@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -93,7 +94,10 @@ class OddServer:
     """Answers from `script`: a list taken in order (its last one repeats), or a function."""
 
     def __init__(
-        self, script: list[Odd] | Script | None = None, tokens: list[Odd] | Script | None = None
+        self,
+        script: list[Odd] | Script | None = None,
+        tokens: list[Odd] | Script | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.script = script if script is not None else [page([{"id": "1"}])]
         self.tokens = tokens if tokens is not None else [token_reply()]
@@ -102,7 +106,8 @@ class OddServer:
         self._guard = threading.Lock()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._tls = tls
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._open: set[socket.socket] = set()
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -127,6 +132,12 @@ class OddServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        if self._tls is not None:
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                connection.close()
+                return
         reader = connection.makefile("rb")
         try:
             while (asked := self._read(reader)) is not None:

@@ -392,3 +392,28 @@ def test_a_client_is_shared_by_threads_and_closed_once(crm):
         for thread in threads:
             thread.join(10)
     assert client.calls == 6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_24_to_37_a_bad_day_with_all_faults_at_random(crm, seed):
+    kinds: list[dict[str, Any]] = [
+        {"do": "status", "status": 503},
+        {"do": "status", "status": 429},
+        {"do": "html_200"},
+        {"do": "truncate", "at": 700, "consistent": True},
+        {"do": "reset", "when": "after"},
+        {"do": "reset", "when": "body", "at": 900},
+    ]
+    rules = [
+        {**kind, "times": 0, "probability": 0.06, "seed": seed * 10 + number, **PATH}
+        for number, kind in enumerate(kinds)
+    ]
+    # Not at random: a second refusal right after a fresh token is the end, and must be.
+    rules.append({"do": "expire_token", "nth": 3 + seed, **PATH})
+    client = client_for(crm, patience={"mint_interval_s": 0, "tries": 30, "total_s": 100_000})
+    crm.control("faults", rules=rules)
+    pages = client.list_pages("Deals", FIELDS, per_page=20)
+    found = [row.value["id"] for page in pages for row in page.records]
+    assert len(found) == len(set(found))
+    assert set(found) == truth(crm)
+    assert client.retries > 0
