@@ -38,12 +38,18 @@ os.environ.update(
 
 from django.conf import settings  # noqa: E402
 
+if settings.configured:
+    raise pytest.UsageError("DJANGO_SETTINGS_MODULE is set; unset it: the tests choose settings")
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 settings.CELERY_TASK_ALWAYS_EAGER = True
 settings.CELERY_TASK_EAGER_PROPAGATES = True
 if "sqlite3" in settings.DATABASES["default"]["ENGINE"]:
     # A file as in real life: a database in memory knows neither WAL nor a second process.
-    settings.DATABASES["default"]["TEST"] = {"NAME": str(Path(_home) / "test.sqlite3")}
+    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = f"{_home}/test.sqlite3"
+
+# Named no longer than needed: whoever finds the name, a worker of xdist, would load the settings
+# before its own conftest has prepared them.
+del os.environ["DJANGO_SETTINGS_MODULE"]
 
 ROLES = {"rep": "sales rep", "manager": "sales manager", "ops": "ops", "integrator": "integrator"}
 

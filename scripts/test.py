@@ -40,8 +40,9 @@ class Report:
     def step(self, name: str, command: list[str], **env: str) -> None:
         print(f"\n== {name}", flush=True)
         begun = time.monotonic()
+        inherited = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
         status = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **env}, stdin=subprocess.DEVNULL
+            command, cwd=ROOT, env={**inherited, **env}, stdin=subprocess.DEVNULL
         ).returncode
         self.lines.append(
             f"{'ok    ' if status == 0 else 'FAILED'}  {time.monotonic() - begun:6.1f} s  {name}"

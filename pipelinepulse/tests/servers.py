@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,11 +66,27 @@ def private_postgres() -> Iterator[str]:
     owner = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
     try:
         shutil.chown(folder, owner)  # the server refuses to run as root
-        make = [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust"]
+        make: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+        ]
         _as(owner, [*make, "-E", "UTF8", "--locale=C", "--no-sync"])
         port = free_port()
         options = [f"-c{name}={value}" for name, value in POSTGRES_OPTIONS.items()]
-        command = [programs / "postgres", "-D", folder / "data", "-k", folder, "-p", str(port)]
+        command: list[str | Path] = [
+            programs / "postgres",
+            "-D",
+            folder / "data",
+            "-k",
+            folder,
+            "-p",
+            str(port),
+        ]
         url = f"postgres://postgres@{HOST}:{port}/postgres"
         with _running([*command, *options], owner, stop_with=signal.SIGINT) as process:
             _wait_for(lambda: _postgres_answers(url), process)
@@ -99,7 +115,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _as(owner: str, command: list[str | Path]) -> None:
+def _as(owner: str, command: Sequence[str | Path]) -> None:
     subprocess.run(
         command,
         user=owner if os.getuid() == 0 else None,
@@ -112,7 +128,7 @@ def _as(owner: str, command: list[str | Path]) -> None:
 
 @contextmanager
 def _running(
-    command: list[str | Path], owner: str | None, *, stop_with: signal.Signals
+    command: Sequence[str | Path], owner: str | None, *, stop_with: signal.Signals
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
@@ -138,7 +154,7 @@ def _wait_for(is_up: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
     end = time.monotonic() + COME_UP_SECONDS
     while not is_up():
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{process.args} did not come up")
+            raise RuntimeError(f"{process.args!r} did not come up")
         time.sleep(0.05)
 
 

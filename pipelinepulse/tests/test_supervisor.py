@@ -153,8 +153,7 @@ def test_signal_reaches_a_command_as_interrupt_and_waits_for_it(supervisor, tmp_
     done = tmp_path / "in-order"
     command = (
         "import os, pathlib, signal, time\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "try: time.sleep(600)\n"
+        "try: os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)\n"
         f"except KeyboardInterrupt: time.sleep(.3); pathlib.Path({str(done)!r}).touch()\n"
     )
     with pytest.raises(Stopped):
