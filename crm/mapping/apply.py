@@ -8,7 +8,6 @@ value is cleared. A value that does not fit never loses the rest of the record.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +25,6 @@ class _Missing:
 
 MISSING: Any = _Missing()
 _ABSENT = object()
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Problem(NamedTuple):
@@ -101,6 +99,7 @@ class Mapper:
         if self._funded_from_tag:
             self.columns.append("aws_funded")
         self.index = {name: at for at, name in enumerate(self.columns)}
+        self.has_moments = any(spec.kind == profiles.MOMENT for spec in specs)
         self.refs = [
             (self.index[s.ours], s.ours, s.target)
             for s in specs
@@ -162,21 +161,42 @@ class Mapper:
         values = mapped.values
         if self._fixed_currency:
             values.append(self.home_currency)
-        code = values[self._currency_at]
-        if not code or code is MISSING:
-            code = self.home_currency
-            if values[self._currency_at] is None:
-                values[self._currency_at] = code
+        if values[self._currency_at] is not MISSING:  # else our own decides: `fill_missing`
+            self._convert_money(mapped, [at for at, _ in self._money if values[at] is not MISSING])
+
+    def _convert_money(self, mapped: Mapped, places: Sequence[int]) -> None:
+        values = mapped.values
+        code = values[self._currency_at] = values[self._currency_at] or self.home_currency
         decimals = convert.decimals_of(code)
-        for at, ours in self._money:
-            raw = values[at]
-            if raw is None or raw is MISSING:
+        for at in places:
+            if values[at] is None:
                 continue
-            value = convert.minor_units(raw, decimals)
+            value = convert.minor_units(values[at], decimals)
             if value.__class__ is Noted:
-                mapped.problems.append(Problem(ours, value.code, value.message))
+                mapped.problems.append(Problem(self.columns[at], value.code, value.message))
                 value = value.value
             values[at] = value
+
+    def fill_missing(self, mapped: Mapped, stored: Mapping[str, Any]) -> None:
+        """Our own values, by column, in the place of keys that the answer left out.
+
+        An amount that came without its currency is in ours; one that is ours keeps its worth when
+        the currency that came has other decimals.
+        """
+        values = mapped.values
+        if not mapped.has_missing:
+            return
+        came = [at for at, _ in self._money if values[at] is not MISSING]
+        has_currency = self.has_money and values[self._currency_at] is not MISSING
+        for name, at in self.index.items():
+            if values[at] is MISSING:
+                values[at] = stored.get(name)
+        if self.has_money and not has_currency:
+            self._convert_money(mapped, came)
+        elif self.has_money:
+            was, now = stored.get("currency") or "", values[self._currency_at]
+            for at in (at for at, _ in self._money if at not in came):
+                values[at] = convert.rescaled(values[at], was, now)
 
     @staticmethod
     def _moment(record: dict, key: str, problems: list[Problem]) -> datetime | None:
@@ -215,7 +235,7 @@ def _converter_for(spec: FieldSpec, labels: dict[str, str] | None) -> convert.Co
         profiles.INTEGER: convert.whole_number,
         profiles.FLAG: convert.flag,
         profiles.CURRENCY: convert.currency_code,
-        profiles.REF: convert.reference,
+        profiles.REF: convert.reference_reader(),
     }[spec.kind]
 
 
@@ -228,10 +248,15 @@ def canonical(value: Any) -> Any:
     return None if value is MISSING else value
 
 
-def content_hash(values: Sequence[Any]) -> str:
-    """Hash over canonical values in column order; `MISSING` counts as none."""
-    text = _encode([v if v.__class__ in _PLAIN else canonical(v) for v in values])
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def content_hash(values: Sequence[Any], *, is_plain: bool = False) -> str:
+    """Hash over canonical values in column order; `MISSING` counts as none.
+
+    `is_plain`: the caller knows that there are only texts, numbers, booleans and None. A hash is
+    a quick look, not the judge: where it differs, the values themselves are compared.
+    """
+    if not is_plain:
+        values = [v if v.__class__ in _PLAIN else canonical(v) for v in values]
+    return hashlib.blake2b(repr(values).encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crm.mapping import profiles
+from crm.mapping import convert, profiles
 from crm.mapping.profiles import FieldSpec
 
+PICK_LENGTH = 255
 FITTING_TYPES: dict[str, frozenset[str]] = {
     profiles.DATE: frozenset({"date"}),
     profiles.MOMENT: frozenset({"datetime"}),
@@ -85,8 +86,10 @@ def picklists_of(fields: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         if meta["data_type"] == "picklist" and meta["picklist"]:
             labels: dict[str, str] = {}
             for item in meta["picklist"]:
-                label = str(item.get("display_value") or item.get("actual_value") or "")
-                labels.setdefault(str(item.get("actual_value") or label), label)
-                labels[label] = label
+                told = str(item.get("display_value") or item.get("actual_value") or "")
+                label = convert.clean_text(told)[:PICK_LENGTH].rstrip()
+                if label:
+                    labels.setdefault(str(item.get("actual_value") or told), label)
+                    labels[told] = labels[label] = label
             found[api] = labels
     return found

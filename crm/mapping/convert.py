@@ -59,6 +59,7 @@ class Ref(NamedTuple):
 
 
 Converter = Callable[[Any], Any]
+_STEPS = {decimals: Decimal(1).scaleb(-decimals) for decimals in (0, 2, 3)}
 
 
 def decimals_of(currency: str) -> int:
@@ -105,11 +106,11 @@ def pick(length: int, labels: dict[str, str] | None) -> Converter:
     plain = text(length)
 
     def convert(value: Any) -> Any:
+        if value.__class__ is str and value.strip() == "-None-":
+            return None
         if labels is not None and value.__class__ is str and value in labels:
             return labels[value]
         value = plain(value)
-        if value == "-None-":
-            return None
         if labels is None or value.__class__ is not str:
             return value
         if value in labels:
@@ -153,36 +154,45 @@ def minor_units(value: Any, decimals: int) -> Any:
             return value * 10**decimals
     elif value.__class__ is Decimal:
         if value.is_finite() and -MONEY_LIMIT <= value <= MONEY_LIMIT:
-            return int(value.scaleb(decimals).quantize(Decimal(1), ROUND_HALF_UP))
+            # quantize looks at every digit; scaleb first would round to 28 of them, and twice.
+            return int(value.quantize(_STEPS[decimals], ROUND_HALF_UP).scaleb(decimals))
     else:
         return Noted(None, "not_a_number", f"{shown(value)} is not a number.")
     return Noted(None, "out_of_range", f"{shown(value)} is beyond {MONEY_LIMIT:,} units.")
 
 
+def rescaled(minor: int | None, was: str, now: str) -> int | None:
+    """The same number of units in the decimals of another currency, half up."""
+    if minor is None or decimals_of(was) == decimals_of(now):
+        return minor
+    return minor_units(Decimal(minor).scaleb(-decimals_of(was)), decimals_of(now))
+
+
 def whole_number(value: Any) -> Any:
     """An integer as int; digits as text are accepted (bigint fields come as either)."""
     if value.__class__ is Decimal and value.is_finite() and value == value.to_integral_value():
-        value = int(value)
+        # 1e999999 is a short text and a number of a million digits.
+        value = int(value) if -MAX_ID <= value <= MAX_ID else MAX_ID + 1
     if value.__class__ is str and value.isascii() and value.strip().isdigit() and len(value) < 19:
         value = int(value)
     if value.__class__ is not int:
         return Noted(None, "not_a_number", f"{shown(value)} is not a whole number.")
     if not -MAX_ID <= value <= MAX_ID:
-        return Noted(None, "out_of_range", f"{shown(value)} is out of range.")
+        return Noted(None, "out_of_range", f"It is beyond {MAX_ID:,}.")
     return value
 
 
 def percent(value: Any) -> Any:
     """A whole number from 0 to 100; beyond is clamped and noted."""
-    if value.__class__ is str:
+    if value.__class__ not in (int, Decimal) or (value.__class__ is Decimal and value.is_nan()):
         return Noted(None, "not_a_number", f"{shown(value)} is not a number.")
-    value = whole_number(value)
-    if value.__class__ is int and not 0 <= value <= 100:
-        return Noted(min(max(value, 0), 100), "out_of_range", f"{value} % is not within 0 to 100.")
-    return value
+    if not 0 <= value <= 100:
+        kept = 0 if value < 0 else 100
+        return Noted(kept, "out_of_range", f"{shown(value)} % is not within 0 to 100.")
+    return whole_number(value)
 
 
-_YES, _NO = {"true", "yes", "1"}, {"false", "no", "0", "", "none", "-none-"}
+_YES, _NO = {"true", "yes", "1"}, {"false", "no", "0", "none", "-none-"}
 
 
 def flag(value: Any) -> Any:
@@ -190,6 +200,8 @@ def flag(value: Any) -> Any:
     if value is True or value is False:
         return value
     word = str(value).strip().lower() if value.__class__ in (str, int) else None
+    if word == "":
+        return None
     if word in _YES:
         return True
     if word in _NO:
@@ -200,7 +212,7 @@ def flag(value: Any) -> Any:
 def currency_code(value: Any) -> Any:
     """A currency code as the CRM names it, upper case, at most ten characters."""
     if value.__class__ is str:
-        code = clean_text(value).upper()
+        code = clean_text(value.upper())
         if len(code) <= 10:
             return code or None
     return Noted(None, "wrong_type", f"{shown(value)} is no currency code.")
@@ -229,3 +241,25 @@ def reference(value: Any) -> Any:
         if found:
             return Ref(found, "", "")
     return Noted(None, "bad_reference", f"{shown(value)} names no record.")
+
+
+def reference_reader(remembered: int = 20_000) -> Converter:
+    """`reference`, remembering the bare ones: owners and accounts come again and again."""
+    known: dict[str, Ref] = {}
+
+    def convert(value: Any) -> Any:
+        if value.__class__ is not dict or len(value) != 1:
+            return reference(value)
+        key = value.get("id")
+        if key.__class__ is not str:
+            return reference(value)
+        found = known.get(key)
+        if found is None:
+            found = reference(value)
+            if found.__class__ is Ref:
+                if len(known) >= remembered:
+                    known.clear()
+                known[key] = found
+        return found
+
+    return convert
