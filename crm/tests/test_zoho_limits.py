@@ -195,8 +195,12 @@ def test_a_concurrency_429_halves_and_success_grows_back():
     assert gate.limit == 8
 
 
-def test_the_edition_caps_what_was_configured_and_never_raises_it():
+def test_a_ceiling_moves_the_gate_unless_a_429_made_it_smaller():
     gate = Gate(8)
-    gate.cap(3)
-    gate.cap(18)
+    gate.set_ceiling(3)
+    assert gate.limit == 3
+    gate.set_ceiling(6)
+    assert gate.limit == 6
+    gate.shrink()
+    gate.set_ceiling(8)
     assert gate.limit == 3

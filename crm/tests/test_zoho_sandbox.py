@@ -351,6 +351,7 @@ def test_row_29_processes_share_one_token_through_the_database(crm):
         url = os.environ["DATABASE_URL"].rpartition("/")[0] + f"/{database['NAME']}"
     environment = {
         **os.environ,
+        "DJANGO_SETTINGS_MODULE": "pipelinepulse.settings",
         "DATABASE_URL": url,
         "ENCRYPTION_KEYS": ",".join(settings.ENCRYPTION_KEYS),
         "ZOHO_BASE_URL": crm.url,

@@ -77,11 +77,13 @@ def test_row_24_every_client_of_the_installation_pauses():
     time = HeldTime()
     state = MemoryState(lambda: time.wall)
     with OddServer([error(429, "TOO_MANY_REQUESTS", Retry_After="60"), GOOD]) as server:
-        first = client_of(server, time, state=state, patience={"tries": 2, "total_s": 70})
-        assert read(first) == 1
+        patience = {"tries": 2, "total_s": 70}
+        with client_of(server, time, state=state, patience=patience) as first:
+            assert read(first) == 1
     with OddServer([error(429, "TOO_MANY_REQUESTS", Retry_After="600"), GOOD]) as server:
-        with pytest.raises(RateLimited):
-            read(client_of(server, time, state=state, patience={"total_s": 30}))
+        short = client_of(server, time, state=state, patience={"total_s": 30})
+        with short, pytest.raises(RateLimited):
+            read(short)
         state.put("zoho:pause:" + _name_of(state), repr(time.wall + 500), 500)
         with pytest.raises(RateLimited) as caught:
             read(client_of(server, time, state=state, purpose="page"))

@@ -25,6 +25,7 @@ from crm.zoho.breaker import Breaker
 from crm.zoho.client import ZohoClient
 from crm.zoho.errors import NotConfigured
 from crm.zoho.limits import HEAVY_AT_ONCE, Gate, Patience, RateLimiter, Timing
+from crm.zoho.slots import SharedSlots
 from crm.zoho.state import SharedState
 from crm.zoho.tokens import Cipher, TokenStore
 from crm.zoho.transport import Transport, wait
@@ -174,13 +175,25 @@ def build_transport(
         patience=patience,
         wait=pause,
     )
+    is_run = purpose in ("sync", "write")
+    gate = Gate(configured.concurrency, min(HEAVY_AT_ONCE, configured.concurrency))
+    slots = SharedSlots(
+        states.fast,
+        credentials.fingerprint,
+        gate=gate,
+        wanted=configured.concurrency if is_run else 1,
+        is_run=is_run,
+        timing=timing,
+        wait=pause,
+    )
     base_url = configured.base_url.rstrip("/")
     return Transport(
         base_url=base_url,
         wire=wire,
         tokens=tokens,
         limiter=limiter,
-        gate=Gate(configured.concurrency, min(HEAVY_AT_ONCE, configured.concurrency)),
+        gate=gate,
+        slots=slots,
         breaker=Breaker(states.durable, base_url.split("//")[-1], timing=timing, patience=patience),
         patience=patience,
         timing=timing,

@@ -1,8 +1,8 @@
 """How patient the library is, and how many calls it allows itself.
 
 Decides: the numbers of patience, permits per minute shared by all processes, the shared pause
-after a 429, calls at once within this process. Leaves the retry loop to `transport`, and the
-credit floors of full and delta runs to the sync.
+after a 429, the gate for calls at once. Leaves the retry loop to `transport`, sharing the calls at
+once between processes to `slots`, and the credit floors of full and delta runs to the sync.
 """
 
 from __future__ import annotations
@@ -228,11 +228,13 @@ class Gate:
                 self._heavy_inside -= heavy
                 self._changed.notify_all()
 
-    def cap(self, ceiling: int) -> None:
-        """Never more than `ceiling` from now on (the edition's limit is known)."""
+    def set_ceiling(self, ceiling: int) -> None:
+        """At most `ceiling` from now on; a gate that a 429 made smaller stays small."""
         with self._changed:
-            self._ceiling = max(1, min(self._ceiling, ceiling))
-            self._limit = min(self._limit, self._ceiling)
+            was_full = self._limit == self._ceiling
+            self._ceiling = max(1, ceiling)
+            self._limit = self._ceiling if was_full else min(self._limit, self._ceiling)
+            self._changed.notify_all()
 
     def shrink(self) -> None:
         with self._changed:

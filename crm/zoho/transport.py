@@ -37,12 +37,13 @@ from crm.zoho.errors import (
 )
 from crm.zoho.limits import Gate, Patience, RateLimiter, Timing
 from crm.zoho.paging import bad_payload, info_at_end, parse_whole
+from crm.zoho.slots import SharedSlots
 from crm.zoho.tokens import TokenStore
 from crm.zoho.wire import Answer, Wire, http_date
 
 log = logging.getLogger("crm.zoho")
 _SMALL = 4096  # an answer up to this size may be an error in disguise
-_OWN_PAUSES = {"token_pause", "token_wait", "own_rate_limit"}
+_OWN_PAUSES = {"token_pause", "token_wait", "own_rate_limit", "own_concurrency"}
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}\Z", re.ASCII)
 
 
@@ -89,6 +90,7 @@ class Transport:
         tokens: TokenStore,
         limiter: RateLimiter,
         gate: Gate,
+        slots: SharedSlots,
         breaker: Breaker,
         patience: Patience,
         timing: Timing,
@@ -98,6 +100,7 @@ class Transport:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(base_url).netloc
         self.gate = gate
+        self._slots = slots
         self._wire = wire
         self._tokens = tokens
         self._limiter = limiter
@@ -122,7 +125,12 @@ class Transport:
     def close(self) -> None:
         """Wake every waiting call (it ends with Closed) and drop the connections."""
         self._closing.set()
+        self._slots.release()
         self._wire.close()
+
+    def learn_concurrency(self, at_once: int) -> None:
+        """The organisation's edition allows `at_once` calls to us, all processes together."""
+        self._slots.learn(at_once)
 
     def send(self, call: Call) -> Answer:
         """The answer: 2xx with a sound JSON body, 204, or 304. Anything else is a ZohoError."""
@@ -199,6 +207,7 @@ class Transport:
         try:
             token = self._tokens.current()
             base = self._base(token.api_domain)
+            self._slots.refresh(left)
             self._limiter.acquire(left)
             answer = self._exchange(call, base, token.value, attempt)
             if _is_stale_token(answer):

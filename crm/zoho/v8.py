@@ -75,7 +75,7 @@ class ZohoV8(ZohoClient):
         edition = str(licence.get("paid_type") or "") if isinstance(licence, Mapping) else ""
         at_once = concurrency_of(edition)
         if at_once is not None:
-            self._transport.gate.cap(at_once - RESERVE)
+            self._transport.learn_concurrency(at_once - RESERVE)
         return found[0]
 
     def current_user(self) -> dict[str, Any]:
