@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -47,9 +48,8 @@ if "sqlite3" in settings.DATABASES["default"]["ENGINE"]:
     # A file as in real life: a database in memory knows neither WAL nor a second process.
     settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = f"{_home}/test.sqlite3"
 
-# Named no longer than needed: whoever finds the name, a worker of xdist, would load the settings
-# before its own conftest has prepared them.
-del os.environ["DJANGO_SETTINGS_MODULE"]
+# A worker of xdist that inherits the name loads the settings before its conftest prepares them.
+_settings_module = os.environ.pop("DJANGO_SETTINGS_MODULE")
 
 ROLES = {"rep": "sales rep", "manager": "sales manager", "ops": "ops", "integrator": "integrator"}
 
@@ -100,6 +100,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in elsewhere]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _programs_find_the_settings() -> None:
+    """Programs that a test starts find them by name again; workers are up by now."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = _settings_module
+
+
 # --- servers ---------------------------------------------------------------------------------
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
@@ -109,8 +115,13 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Redis server that a test may fill and flush: TEST_REDIS_URL or its own."""
-    yield from _server("TEST_REDIS_URL", servers.private_redis)
+    """A Redis database that a test may fill and flush: at TEST_REDIS_URL or its own server.
+
+    Workers of one session have a database each.
+    """
+    for url in _server("TEST_REDIS_URL", servers.private_redis):
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        yield urlsplit(url)._replace(path=f"/{worker}").geturl()
 
 
 def _server(variable: str, private: Callable[[], Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,6 @@ from django.db import connection
 from crm import shared_state
 from crm.shared_state import DatabaseState, FallbackState, RedisState
 from crm.zoho.state import MemoryState, SharedState
-
-REDIS_SERVER = os.environ.get("PULSE_TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
-
-
-def real_redis() -> redis.Redis | None:
-    client = redis.Redis.from_url(REDIS_SERVER, socket_connect_timeout=0.3)
-    try:
-        client.ping()
-    except redis.RedisError:
-        return None
-    return client
 
 
 @pytest.fixture(
@@ -46,9 +34,7 @@ def state(request: pytest.FixtureRequest) -> Iterator[SharedState]:
     elif request.param == "fake redis":
         yield RedisState(fakeredis.FakeRedis())
     else:
-        client = real_redis()
-        if client is None:
-            pytest.skip("no Redis server")
+        client = redis.Redis.from_url(request.getfixturevalue("redis_url"))
         yield RedisState(client)
         for name in client.scan_iter("pulse:shared:test:*"):
             client.delete(name)
