@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import IO, TextIO
@@ -260,7 +261,7 @@ class Supervisor:
     def _write(self, name: str, text: str, *, is_quiet: bool = False) -> None:
         line = f"{name:<{self._width}}| {text}"
         if self._log:
-            self._log.write(line + "\n")
+            self._log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
             self._log.flush()
         if is_quiet:
             return
@@ -278,6 +279,7 @@ class Supervisor:
         if child.process is None:
             return
         if child.is_alive:
+            self._write("run", f"stopping {child.name}", is_quiet=True)
             child.process.terminate()
             end = time.monotonic() + child.stop_seconds
             while child.is_alive and time.monotonic() < end and not self._hurry:
