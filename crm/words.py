@@ -1,22 +1,25 @@
-"""Filter values as an address gives them: several words, ids, people. Shared by every filter set.
+"""Filter values as an address gives them: words, ids, people, times. For every filter set.
 
 Decides what a list of values may look like; which filters exist is said by the filter sets.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import django_filters
 from django import forms
 from django.db.models import Q
+from django_filters.fields import IsoDateTimeField
 
+from crm.mapping.convert import FIRST_YEAR, LAST_YEAR, MAX_ID
 from crm.models import CrmUser
 
 # Stands for "none given" where an empty value would mean "not filtered".
 NONE = "-"
-MAX_ID = 2**63 - 1
 
 
 class WordsWidget(forms.TextInput):
@@ -50,6 +53,28 @@ class WordsField(forms.Field):
 
 class WordsFilter(django_filters.Filter):
     field_class = WordsField
+
+
+class MomentField(IsoDateTimeField):
+    """A time with its offset, as UTC; without one it is taken for UTC."""
+
+    def clean(self, value: Any) -> datetime | None:
+        # An offset's plus sign that was not escaped arrives as a space.
+        text = re.sub(r" (\d\d:?\d\d)$", r"+\1", value) if isinstance(value, str) else value
+        moment = super().clean(text)
+        if moment is None:
+            return None
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:
+            moment = None
+        if moment is None or not FIRST_YEAR <= moment.year <= LAST_YEAR:
+            raise forms.ValidationError(f"Years {FIRST_YEAR} to {LAST_YEAR} are known.")
+        return moment
+
+
+class MomentFilter(django_filters.Filter):
+    field_class = MomentField
 
 
 def is_number(word: str) -> bool:

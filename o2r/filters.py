@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from crm import stages
 from crm.models import Account, ChangeEvent, CrmUser, Deal
-from crm.words import NONE, WordsField, WordsFilter, numbers_in, owner_pks
+from crm.words import NONE, MomentFilter, WordsField, WordsFilter, numbers_in, owner_pks
 from o2r import querysets
 from o2r.permissions import owner_pks_of
 
@@ -64,8 +64,8 @@ class OpportunityFilter(django_filters.FilterSet):
     amount_max = django_filters.NumberFilter(method="by_amount_max", max_digits=15)
     missing = WordsFilter(choices=tuple(MISSING), method="by_missing")
     changed = WordsFilter(choices=CHANGE_KINDS, method="by_changed")
-    changed_since = django_filters.IsoDateTimeFilter(method="with_changed")
-    updated_since = django_filters.IsoDateTimeFilter(field_name="updated_at", lookup_expr="gte")
+    changed_since = MomentFilter(method="with_changed")
+    updated_since = MomentFilter(field_name="updated_at", lookup_expr="gte")
 
     class Meta:
         model = Deal

@@ -1,4 +1,4 @@
-"""Every address: pages of the business, sign-in, admin.
+"""Every address: pages of the business, sign-in, admin, API.
 
 `/healthz` and `/readyz` are answered by `probes.ProbeMiddleware`, before any of these.
 """
@@ -6,8 +6,11 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
-from django.urls import include, path
+from django.urls import include, path, re_path
+from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import TemplateView
+
+from pipelinepulse import api_docs, api_errors
 
 offline = login_not_required(TemplateView.as_view(template_name="offline.html"))
 # At the root: a service worker rules over no more than the folder it comes from.
@@ -36,4 +39,15 @@ urlpatterns = [
     path("offline", offline, name="offline"),
     path("sw.js", service_worker, name="service_worker"),
     path("admin/", admin.site.urls),
+    path("", include("crm.api.urls")),
+    path("", include("o2r.api.urls")),
+    path("api/schema", api_docs.SchemaView.as_view(), name="api-schema"),
+    path("docs", api_docs.swagger, name="docs"),
+    # Last: what nobody above answers under /api/ is a 404 in JSON, whatever the method.
+    re_path("^api/", login_not_required(csrf_exempt(api_errors.api_not_found))),
 ]
+
+handler400 = "pipelinepulse.api_errors.bad_request"
+handler403 = "pipelinepulse.api_errors.permission_denied"
+handler404 = "pipelinepulse.api_errors.not_found"
+handler500 = "pipelinepulse.api_errors.server_error"

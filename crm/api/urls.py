@@ -1,0 +1,22 @@
+"""Addresses of the sync and of the mirror, without a trailing slash."""
+
+from django.urls import path
+
+from crm.api import views
+
+LIST, ONE = {"get": "list"}, {"get": "retrieve"}
+
+urlpatterns = [
+    path("api/zoho/status", views.StatusView.as_view(), name="api-zoho-status"),
+    path("api/zoho/sync", views.SyncView.as_view(), name="api-zoho-sync"),
+    path("api/zoho/sync-runs", views.RunViewSet.as_view(LIST), name="api-sync-runs"),
+    path("api/zoho/sync-runs/<str:id>", views.RunViewSet.as_view(ONE), name="api-sync-run"),
+    path("api/accounts", views.AccountViewSet.as_view(LIST), name="api-accounts"),
+    path("api/accounts/<str:id>", views.AccountViewSet.as_view(ONE), name="api-account"),
+    path("api/contacts", views.ContactViewSet.as_view(LIST), name="api-contacts"),
+    path("api/contacts/<str:id>", views.ContactViewSet.as_view(ONE), name="api-contact"),
+    path("api/leads", views.LeadViewSet.as_view(LIST), name="api-leads"),
+    path("api/leads/<str:id>", views.LeadViewSet.as_view(ONE), name="api-lead"),
+    path("api/users", views.UserViewSet.as_view(LIST), name="api-users"),
+    path("api/pipelines", views.PipelineViewSet.as_view(LIST), name="api-pipelines"),
+]
