@@ -48,8 +48,9 @@ def test_a_value_is_kept_replaced_and_absent_when_it_never_was(state):
 
 
 def test_a_value_ends_with_its_life(state):
-    state.put("test:b", "x", 0.05)
+    state.put("test:b", "x", 60)
     assert state.get("test:b") == "x"
+    state.put("test:b", "x", 0.05)
     threading.Event().wait(0.08)
     assert state.get("test:b") is None
     assert state.compare_and_set("test:b", None, "y") is True
