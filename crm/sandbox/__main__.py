@@ -107,13 +107,13 @@ def main(argv: list[str]) -> int:
             fill(store, options, clock)
         app = build(store, clock, options)
         server = Server(options.host, options.port, app.handle)
-        app.oauth.base = f"http://{options.host}:{server.port}"
-        app.life.start()
+        base = f"http://{options.host}:{server.port}"
+        app.begin(base)
         if options.port_file is not None:
             partial = options.port_file.with_suffix(".part")
             partial.write_text(f"{server.port}\n")
             partial.replace(options.port_file)
-        print(f"sandbox ready {app.oauth.base}", flush=True)
+        print(f"sandbox ready {base}", flush=True)
         server.serve()
     except Stop:
         return 0

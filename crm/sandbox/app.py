@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from crm.sandbox import coql, field_setup, metadata, records, search, writes
+from crm.sandbox import convert, coql, field_setup, metadata, records, search, timeline, writes
+from crm.sandbox.bulk import BulkJobs
+from crm.sandbox.channels import Channels
 from crm.sandbox.clock import Clock
 from crm.sandbox.control import Control
 from crm.sandbox.errors import ApiError, invalid_url
@@ -60,12 +62,13 @@ def _many_records(request: Request) -> bool:
     return isinstance(data, list) and len(data) > 10
 
 
-def _routes() -> list[Route]:
+def _routes(bulk: BulkJobs, channels: Channels) -> list[Route]:
     module = r"(?P<module_name>(?!(?:org|users|settings|coql|actions)\b)[A-Za-z]\w*)"
-    record = r"(?P<record_id>\d+)"
+    record = r"(?P<record_id>\d{1,19})"
     field_id = r"(?P<field_id>\d+)"
     reading = ("ZohoCRM.modules.{module}.READ",)
     fields, layouts = ("ZohoCRM.settings.fields.{verb}",), ("ZohoCRM.settings.layouts.READ",)
+    watching = ("ZohoCRM.notifications.{verb}",)
     table: list[tuple[str, str, Handler, tuple[str, ...], Callable[[Request], bool]]] = [
         ("POST", r"coql", coql.run_coql, ("ZohoCRM.coql.READ", "ZohoCRM.modules.READ"), _always),
         ("GET", r"org", metadata.get_org, ("ZohoCRM.org.READ",), _never),
@@ -85,6 +88,18 @@ def _routes() -> list[Route]:
         ("GET", r"settings/layouts", metadata.get_layouts, layouts, _never),
         ("GET", r"settings/pipeline", metadata.get_pipelines,
          ("ZohoCRM.settings.pipeline.READ",), _never),
+        ("GET", r"actions/watch", channels.show, watching, _never),
+        ("POST", r"actions/watch", channels.register, watching, _never),
+        ("PUT", r"actions/watch", channels.replace, watching, _never),
+        ("PATCH", r"actions/watch", channels.change, watching, _never),
+        ("DELETE", r"actions/watch", channels.remove, watching, _never),
+        ("POST", rf"Leads/{record}/actions/convert", convert.convert_lead,
+         ("ZohoCRM.modules.leads.CREATE",), _always),
+        ("GET", rf"Leads/{record}/__conversion_options", convert.conversion_options,
+         ("ZohoCRM.modules.leads.READ",), _never),
+        ("GET", rf"Deals/{record}/Stage_History", timeline.get_stage_history,
+         ("ZohoCRM.modules.deals.READ",), _never),
+        ("GET", rf"{module}/{record}/__timeline", timeline.get_timeline, reading, _never),
         ("GET", rf"{module}/deleted", records.list_deleted, reading, _never),
         ("GET", rf"{module}/actions/count", search.count_records, reading, _never),
         ("GET", rf"{module}/search", search.search_records,
@@ -102,10 +117,19 @@ def _routes() -> list[Route]:
         ("DELETE", rf"{module}/{record}", writes.delete_records,
          ("ZohoCRM.modules.{module}.DELETE",), _never),
     ]  # fmt: skip
-    return [
+    routes = [
         Route(method, re.compile(rf"/crm/v[68]/{path}"), handler, scopes, heavy)
         for method, path, handler, scopes, heavy in table
     ]
+    job = r"/crm/bulk/v[68]/read/(?P<job_id>\d{1,19})"
+    bulk_scopes = ("ZohoCRM.bulk.READ", "ZohoCRM.modules.READ")
+    for method, pattern, handler in (
+        ("POST", r"/crm/bulk/v[68]/read", bulk.create),
+        ("GET", job, bulk.status),
+        ("GET", rf"{job}/result", bulk.result),
+    ):
+        routes.append(Route(method, re.compile(pattern), handler, bulk_scopes, _never))
+    return routes
 
 
 class Stats:
@@ -159,13 +183,21 @@ class App:
         self.stats = Stats()
         self.faults = Faults()
         self.control = Control(self) if with_control else None
-        self.routes = _routes()
+        self.bulk = BulkJobs(store)
+        self.channels = Channels(store)
+        self.routes = _routes(self.bulk, self.channels)
         self._accounts: dict[tuple[str, str], Handler] = {
             ("POST", "/oauth/v2/token"): oauth.token,
             ("GET", "/oauth/v2/auth"): oauth.authorize,
             ("POST", "/oauth/v2/token/revoke"): oauth.revoke,
             ("GET", "/oauth/serverinfo"): oauth.server_info,
         }
+
+    def begin(self, base: str) -> None:
+        """We listen at `base`: tokens, channels and notices name it; life and calls start."""
+        self.oauth.base = self.channels.base = base
+        self.channels.start()
+        self.life.start()
 
     def handle(self, request: Request) -> Response:
         """Answer one request, whatever happens in it."""
@@ -264,4 +296,5 @@ class App:
             "mints_refused": self.oauth.mints_refused,
             "credits_used": self.limits.spent,
             "most_in_flight": self.limits.most_in_flight,
+            "notices_sent": self.channels.sent,
         }

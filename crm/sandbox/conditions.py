@@ -14,7 +14,7 @@ from crm.sandbox.schema import Field, Module
 ORDERING = {"=", "!=", "<", "<=", ">", ">="}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d$")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?$")
-_ID = Field("id", "Record Id", "bigint")
+ID_FIELD = Field("id", "Record Id", "bigint")
 
 
 class BadCondition(Exception):
@@ -29,14 +29,14 @@ class BadCondition(Exception):
 
 def field_or_id(module: Module, name: str) -> Field | None:
     """The field of that name; `id` counts as one."""
-    return _ID if name == "id" else module.get(name)
+    return ID_FIELD if name == "id" else module.get(name)
 
 
 def compile_condition(
     f: Field, alias: str, operator: str, values: list[Any]
 ) -> tuple[str, list[Any]]:
     """SQL and parameters of `alias.f operator values`. Raises BadCondition."""
-    column = f"{alias}.{'id' if f is _ID else quoted(f.api_name)}"
+    column = f"{alias}.{'id' if f is ID_FIELD else quoted(f.api_name)}"
     if operator in ("is null", "is not null"):
         return f"{column} {operator}", []
     kind = _kind(f)
@@ -58,7 +58,7 @@ def compile_condition(
 
 
 def _kind(f: Field) -> str:
-    if f is _ID:
+    if f is ID_FIELD:
         return "id"
     if f.is_lookup:
         return "lookup"

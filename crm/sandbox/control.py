@@ -4,7 +4,7 @@ Served only with `--control`; never counted, never limited. Answers 200 with JSO
 {"error": "..."}. `module` is Deals, Accounts, Contacts or Leads; ids are texts or numbers.
 
   stats            requests, by_path, by_status, rule_breaks, throttled, tokens_minted,
-                   mints_refused, credits_used, most_in_flight
+                   mints_refused, credits_used, most_in_flight, notices_sent
   reset_stats
   dump             {module} all live records as the list API shows them, and what is gone:
                    {"records": [...], "deleted": [{"id", "type", "deleted_time"}]}; streamed
@@ -23,7 +23,9 @@ Served only with `--control`; never counted, never limited. Answers 200 with JSO
   hook             {after_requests: n, path?: prefix, run: {"do": ...}} run another command once
                    n more requests (to that path) were worked out, just before the n-th is sent
   config           {latency_ms, concurrency, credits, clock_offset_s, life, token_ttl_s,
-                   mint_limit, scopes: [...]} any of them; answers with what holds now
+                   mint_limit, scopes: [...], bulk_job_s, notice_gather_ms,
+                   notice_lose, notice_repeat (chances 0..1), notice_shuffle (0 or 1)}
+                   any of them; answers with what holds now
   expire_tokens    all access tokens are stale now
   revoke_refresh_token, restore_refresh_token
 """
@@ -345,6 +347,11 @@ class Control:
             "token_ttl_s": (int, self.app.oauth, "token_ttl_s"),
             "mint_limit": (int, self.app.oauth, "mint_limit"),
             "life": ((int, float), self.app.life, "edits_per_minute"),
+            "bulk_job_s": ((int, float), self.app.bulk, "job_s"),
+            "notice_gather_ms": ((int, float), self.app.channels, "gather_ms"),
+            "notice_lose": ((int, float), self.app.channels, "lose"),
+            "notice_repeat": ((int, float), self.app.channels, "repeat"),
+            "notice_shuffle": (int, self.app.channels, "shuffle"),
         }
         unknown = set(content) - set(setters) - {"do", "scopes"}
         if unknown:

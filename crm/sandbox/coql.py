@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crm.sandbox.clock import parse_instant, text_of
-from crm.sandbox.conditions import BadCondition, compile_condition, field_or_id
+from crm.sandbox.conditions import ID_FIELD, BadCondition, compile_condition, field_or_id
 from crm.sandbox.coql_parser import Parser, Query, Selected, invalid_query, limit_exceeded
 from crm.sandbox.errors import ApiError, invalid_data
 from crm.sandbox.fragments import (
@@ -34,6 +34,7 @@ from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
 
 MAX_JOINS = 5
+ENDS = {"min": "asc", "max": "desc"}
 USER_KEYS = {
     "id": "id",
     "email": "email",
@@ -55,7 +56,7 @@ class Place:
 class Translator:
     """Looks names up in the schema and builds SQL."""
 
-    def __init__(self, store: Store, query: Query) -> None:
+    def __init__(self, store: Store, query: Query, most_joins: int = MAX_JOINS) -> None:
         self.store = store
         self.query = query
         module = store.modules.get(query.module)
@@ -67,6 +68,7 @@ class Translator:
                 {"module": query.module},
             )
         self.module: Module = module
+        self.most_joins = most_joins
         self.joins: dict[str, str] = {}
 
     def place(self, path: str) -> Place:
@@ -87,8 +89,8 @@ class Translator:
 
     def _join(self, f: Field, table: str) -> str:
         if f.api_name not in self.joins:
-            if len(self.joins) >= MAX_JOINS:
-                raise limit_exceeded("join", MAX_JOINS)
+            if len(self.joins) >= self.most_joins:
+                raise limit_exceeded("join", self.most_joins)
             alias = f"j{len(self.joins)}"
             self.joins[f.api_name] = (
                 f"left join {table} {alias} on {alias}.id=d.{quoted(f.api_name)}"
@@ -115,15 +117,19 @@ class Translator:
             right, more = self.where_sql(node[2])
             return f"({left} {node[0]} {right})", params + more
         operator, path, values = node
-        place = self.place(path)
         try:
-            if place.user_key not in (None, "id"):
-                return user_condition(place, operator, values)
-            f = field_or_id(self.module, "id") if place.user_key == "id" else place.field
-            assert f is not None  # noqa: S101 (the id field always exists)
-            return compile_condition(f, place.alias, operator, values)
+            return self.condition_sql(operator, path, values)
         except BadCondition as error:
             raise invalid_query(error.reason, path, operator=error.operator) from error
+
+    def condition_sql(self, operator: str, path: str, values: list[Any]) -> tuple[str, list[Any]]:
+        """SQL and parameters of one comparison. Raises BadCondition, or ApiError for the path."""
+        place = self.place(path)
+        if place.user_key == "id":
+            return compile_condition(ID_FIELD, place.alias, operator, values)
+        if place.user_key is not None:
+            return user_condition(place, operator, values)
+        return compile_condition(place.field, place.alias, operator, values)
 
     def order_sql(self) -> str:
         """The order by list; by id where the query asks for none."""
@@ -253,6 +259,8 @@ def _run_aggregate(store: Store, translator: Translator) -> tuple[list[bytes], b
             columns.append(Column(item.key, _aggregate_sql(translator, item)))
     where, params = translator.where_sql(query.where)
     where += _converted_rule(query)
+    if not query.group and all(s.path == "id" and s.aggregate in ENDS for s in query.select):
+        return _ends_of_ids(store, translator, where, params), False
     groups = ",".join(translator.json_sql(path) for path in query.group)
     keys = [s.key for s in query.select]
     order = ",".join(f"{keys.index(path) + 2} {way}" for path, way in query.order if path in keys)
@@ -268,6 +276,26 @@ def _run_aggregate(store: Store, translator: Translator) -> tuple[list[bytes], b
     return rows[: query.limit], len(rows) > query.limit
 
 
+def _ends_of_ids(
+    store: Store, translator: Translator, where: str, params: list[Any]
+) -> list[bytes]:
+    """Smallest and largest id, each by one step into the table instead of a walk through it."""
+    query = translator.query
+    columns = [
+        Column(
+            item.key,
+            f"ifnull('\"'||(select d.id from {table_of(query.module)} d not indexed "
+            f"{' '.join(translator.joins.values())} where {where} "
+            f"order by d.id {ENDS[item.aggregate or '']} limit 1)||'\"','null')",
+        )
+        for item in query.select
+    ]
+    with store.reader() as sql:
+        return [
+            sql.execute(f"select {object_expression(columns)}", params * len(columns)).fetchone()[0]
+        ]
+
+
 def _aggregate_sql(translator: Translator, item: Selected) -> str:
     place = translator.place(item.path)
     if place.field.api_name == "id":
@@ -275,7 +303,7 @@ def _aggregate_sql(translator: Translator, item: Selected) -> str:
         if item.aggregate == "count":
             return f"count({column})"
         if item.aggregate in ("min", "max"):
-            return f"'\"'||{item.aggregate}({column})||'\"'"
+            return f"ifnull('\"'||{item.aggregate}({column})||'\"','null')"
         raise invalid_query("aggregate not supported for this field", item.path)
     column = f"{place.alias}.{quoted(place.field.api_name)}"
     if item.aggregate == "count":

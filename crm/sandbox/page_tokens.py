@@ -74,7 +74,7 @@ def make_token(store: Store, call: ListCall, page: Page, version: int, expires: 
     packed = _TOKEN.pack(
         expires, version, call.offset + page.count, last_id, moment, call.binding()
     )
-    signature = hmac.digest(_secret(store), packed, "sha256")[:_SIGNATURE]
+    signature = hmac.digest(signing_key(store), packed, "sha256")[:_SIGNATURE]
     return base64.urlsafe_b64encode(packed + signature).decode().rstrip("=")
 
 
@@ -86,7 +86,7 @@ def continued(store: Store, call: ListCall, token: str) -> ListCall:
         expires, version, offset, last_id, moment, binding = _TOKEN.unpack(packed)
     except (ValueError, struct.error) as error:
         raise invalid_data(param_name="page_token") from error
-    expected = hmac.digest(_secret(store), packed, "sha256")[:_SIGNATURE]
+    expected = hmac.digest(signing_key(store), packed, "sha256")[:_SIGNATURE]
     if not hmac.compare_digest(signature, expected):
         raise invalid_data(param_name="page_token")
     if expires <= store.clock.time():
@@ -116,7 +116,8 @@ def continued(store: Store, call: ListCall, token: str) -> ListCall:
     return replace(call, offset=offset, after=after)
 
 
-def _secret(store: Store) -> bytes:
+def signing_key(store: Store) -> bytes:
+    """The org's own key for what it signs; made once, kept in the database."""
     key = store.org.get("page_token_key")
     if key is None:
         key = store.org["page_token_key"] = secrets.token_hex(16)

@@ -199,7 +199,8 @@ def list_filter(
     since: str | None,
 ) -> tuple[str, list[Any], str]:
     """Where, its parameters, and which index to use."""
-    clauses, params, hint = ["1"], [], ""
+    clauses, hint = ["1"], ""
+    params: list[Any] = []
     if ids:
         clauses.append(f"d.id in ({','.join('?' * len(ids))})")
         params += ids

@@ -29,7 +29,8 @@ def count_records(store: Store, request: Request, module_name: str) -> Response:
             "ambiguity while processing the request",
             {"ambiguity_due_to": [{"param_name": name} for name in given]},
         )
-    where, params = "1", []
+    where = "1"
+    params: list[Any] = []
     if "criteria" in request.query:
         where, params = compile_criteria(store, module, request.query["criteria"])
     elif given and given[0] != "cvid":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl, unquote
 
 MAX_BODY = 20 * 1024 * 1024
@@ -66,7 +66,10 @@ Delivery = Callable[[socket.socket, bytes, bytes], bool]
 
 @dataclass
 class Response:
-    """One answer. `credits` is what the call costs; `deliver` replaces the usual sending."""
+    """One answer. `credits` is what the call costs; `deliver` replaces the usual sending.
+
+    `length` is the body's where it is not in `body`; `stream` is a body of unknown length.
+    """
 
     status: int
     body: bytes = b""
@@ -74,6 +77,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     credits: int = 1
     deliver: Delivery | None = None
+    length: int | None = None
     stream: Any = None
 
     @classmethod
@@ -100,7 +104,7 @@ class Server:
         self._listener = socket.create_server((host, port), backlog=256)
         self.port: int = self._listener.getsockname()[1]
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Accept connections until an exception (a signal's) ends it."""
         while True:
             connection, _ = self._listener.accept()
@@ -129,7 +133,7 @@ def send(connection: socket.socket, response: Response) -> bool:
     """Put one answer on the wire; whether the connection can go on."""
     if response.stream is not None:
         return _send_stream(connection, response)
-    head = render_head(response, len(response.body))
+    head = render_head(response, response.length or len(response.body))
     body = b"" if response.status in (204, 304) else response.body
     if response.deliver is not None:
         return response.deliver(connection, head, body)
@@ -204,7 +208,8 @@ def _read_body(reader: Any, headers: dict[str, str]) -> bytes:
 
 
 def _read_chunks(reader: Any) -> bytes:
-    pieces, total = [], 0
+    pieces: list[bytes] = []
+    total = 0
     while True:
         try:
             size = int(reader.readline(MAX_LINE).split(b";")[0], 16)

@@ -190,10 +190,8 @@ def _as_object(record: Any, index: int) -> dict[str, Any]:
 def _insert_one(
     tx: Transaction, module: Module, index: int, record: Any, user: int
 ) -> dict[str, Any]:
-    columns = _cleaned(tx, module, index, _as_object(record, index))
-    for f in module.visible().values():
-        if f.mandatory and columns.get(f.api_name) is None:
-            raise mandatory(f, index)
+    columns = checked_columns(tx, module, index, _as_object(record, index))
+    require_mandatory(module, columns, index)
     _check_unique(tx, module, index, columns, None)
     row = insert_row(tx, module, columns, user, index)
     return _success(row, "record added", tx.store)
@@ -252,7 +250,7 @@ def _update_one(
             400, "NOT_ALLOWED", "converted record cannot be changed",
             {"id": str(row["id"])}, counts=False,
         )  # fmt: skip
-    columns = _cleaned(tx, module, index, record)
+    columns = checked_columns(tx, module, index, record)
     for name, value in columns.items():
         if value is None and module.fields[name].mandatory:
             raise mandatory(module.fields[name], index)
@@ -299,6 +297,15 @@ def _delete_one(tx: Transaction, module: Module, index: int, raw: Any, user: int
     }
 
 
+def require_mandatory(
+    module: Module, columns: dict[str, Any], index: int, more: tuple[str, ...] = ()
+) -> None:
+    """MANDATORY_NOT_FOUND for the first field that a new record lacks."""
+    for f in module.visible().values():
+        if (f.mandatory or f.api_name in more) and columns.get(f.api_name) is None:
+            raise mandatory(f, index)
+
+
 def mandatory(f: Field, index: int) -> ApiError:
     return ApiError(
         400,
@@ -329,7 +336,9 @@ def _row_of(
     return row
 
 
-def _cleaned(tx: Transaction, module: Module, index: int, record: dict[str, Any]) -> dict[str, Any]:
+def checked_columns(
+    tx: Transaction, module: Module, index: int, record: dict[str, Any]
+) -> dict[str, Any]:
     """The record's writable fields as columns. Unknown and read-only keys are passed over."""
     columns, errors = {}, []
     for name, value in record.items():

@@ -173,6 +173,15 @@ def test_smallest_and_largest_id_in_one_call(crm, deals):
     row = crm.rows("select min(id), max(id), count(id) from Deals where id is not null")[0]
     every = sorted(ids(deals), key=int)
     assert row == {"MIN(id)": every[0], "MAX(id)": every[-1], "COUNT(id)": len(every)}
+    won = sorted((d["id"] for d in deals if d["Stage"] == "Closed Won"), key=int)
+    ends = crm.rows("select min(id), max(id) from Deals where Stage = 'Closed Won'")[0]
+    assert ends == {"MIN(id)": won[0], "MAX(id)": won[-1]}
+
+
+def test_ends_of_nothing_are_null(crm):
+    for query in ("select min(id), max(id)", "select min(id), max(id), max(Amount)"):
+        row = crm.rows(f"{query} from Deals where Stage = 'No such'")[0]
+        assert set(row.values()) == {None}
 
 
 def test_converted_leads_show_only_when_asked_about(crm, sandbox):
