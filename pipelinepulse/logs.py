@@ -7,9 +7,11 @@ so that nothing a library puts into a message, an argument or a traceback gets p
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
 
 HIDDEN = "[hidden]"
 
@@ -95,6 +97,28 @@ class JsonFormatter(_SafeFormatter):
         if trace := self.trace_of(record):
             event["traceback"] = self.redact(trace)
         return json.dumps(event)
+
+
+def _as_record(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str], dict[str, Any]]:
+    """structlog's event as a plain record: `event name=value …`; the formatter does the rest."""
+    trace = event.pop("exc_info", None)
+    words = [str(event.pop("event", "")), *(f"{name}={value!r}" for name, value in event.items())]
+    return (" ".join(words),), {"exc_info": trace} if trace else {}
+
+
+def configure_structlog() -> None:
+    """Send what is logged by structlog the same way as everything else."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _as_record,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
 
 
 def configuration(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:

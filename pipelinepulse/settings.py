@@ -245,6 +245,7 @@ WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not ENVIRONMENT.static_hashed
 vars().update(ENVIRONMENT.email)
 DEFAULT_FROM_EMAIL = "Pipeline Pulse <pipeline-pulse@localhost>"
 
+logs.configure_structlog()
 LOGGING = logs.configuration(
     level=ENVIRONMENT.log_level,
     form=ENVIRONMENT.log_format,

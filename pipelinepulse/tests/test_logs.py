@@ -6,6 +6,7 @@ import logging
 import re
 
 import pytest
+import structlog
 from django.conf import settings
 
 from pipelinepulse.logs import ConsoleFormatter, JsonFormatter, Redactor, one_line
@@ -111,6 +112,21 @@ def test_every_handler_of_the_product_formats_safely() -> None:
     assert used == {"safe"}
     assert settings.SECRET_KEY in settings.LOGGING["formatters"]["safe"]["secrets"]
     assert not any(logger.get("handlers") for logger in settings.LOGGING["loggers"].values())
+
+
+def test_structured_events_take_the_same_way(caplog) -> None:
+    log = structlog.get_logger("crm.sync.test")
+    with caplog.at_level(logging.INFO, "crm.sync.test"):
+        log.bind(run=7).info("page stored, 100 % of it", rows=200)
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            log.exception("page lost", token="abcdefabcdef")
+    stored, lost = caplog.records
+    assert stored.getMessage() == "page stored, 100 % of it run=7 rows=200"
+    assert lost.exc_info is not None
+    assert "abcdefabcdef" not in ConsoleFormatter().format(lost)
+    assert "ValueError: bad" in ConsoleFormatter().format(lost)
 
 
 def test_one_line_keeps_letters_of_every_script() -> None:
