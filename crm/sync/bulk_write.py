@@ -7,7 +7,7 @@ transaction and the module's gate, so ids and uniqueness are theirs to keep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +16,37 @@ from django.db import connection, models
 Row = Sequence[Any]
 
 
-def db_moment(value: datetime) -> Any:
-    """A moment as the raw driver wants it: SQLite keeps naive UTC text, as Django writes it."""
+def moment_writer() -> Callable[[datetime | None], Any]:
+    """Turns aware UTC moments into what the raw driver wants; None stays None.
+
+    SQLite keeps naive text, as Django writes it. Asked for once a page: looking the vendor up for
+    every value costs more than the value.
+    """
     if connection.vendor == "postgresql":
-        return value
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+        return _same
+    return _naive_text
+
+
+def _same(value: datetime | None) -> Any:
+    return value
+
+
+def _naive_text(value: datetime | None) -> Any:
+    if value is None:
+        return None
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    return value.replace(tzinfo=None).isoformat(" ")
+
+
+def db_moment(value: datetime | None) -> Any:
+    """One moment as the raw driver wants it."""
+    return moment_writer()(value)
+
+
+def raw_moment(column: str) -> str:
+    """SQL for a time as `moment_writer` writes it: SQLite's driver would parse a bare column."""
+    return column if connection.vendor == "postgresql" else f"CAST({column} AS TEXT)"
 
 
 def allocate_ids(model: type[models.Model], count: int) -> list[int]:

@@ -18,8 +18,9 @@ from crm.models import ChangeEvent
 from crm.sync import deletions, modules, runs, watermark
 from crm.sync.context import SyncContext
 from crm.sync.modules import Module
+from crm.sync.page import Counts
 from crm.sync.reading import Batch, RangeReader, read_by_id, read_changed, read_changed_by_pages
-from crm.sync.store import Counts, Store
+from crm.sync.store import Store
 from crm.zoho.client import ZohoClient
 from crm.zoho.factory import client_from_settings
 
@@ -113,5 +114,5 @@ def _rolled_back(store: Store, batch: Batch, result: Preview) -> Counts:
                 for event in changes[:wanted]
             ]
         transaction.set_rollback(True)
-    store.forget_references()
+    store.references.forget()
     return counts

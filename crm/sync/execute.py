@@ -18,7 +18,7 @@ from django.utils import timezone
 from crm.errors import CrmError, LeaseLost
 from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import delta, full, lease, metadata, rederive, runs
+from crm.sync import delta, full, lease, memory, metadata, rederive, runs
 from crm.sync.context import SyncContext
 from crm.sync.session import Session, StopRequested
 from crm.zoho.client import ZohoClient
@@ -55,6 +55,7 @@ def execute(
     held = lease.acquire()
     if held is None:
         return None
+    memory.use_few_arenas()
     try:
         if not runs.open_run(run, held.fence):
             return None
@@ -116,6 +117,16 @@ def _execute(
         _fail(run, error.code, error.message)
     except DatabaseError as error:
         _fail_without_database(run, error)
+    except Exception as error:
+        # A fault of ours: the run must still end, be seen, and leave the watermark where it was.
+        log.exception("sync_internal_error", run=run.pk)
+        _save_spent(session)
+        _fail(
+            run,
+            "internal",
+            f"The sync stopped over a fault of its own ({type(error).__name__}); the log of the "
+            "worker has the details. Nothing is lost; the next sync tries again.",
+        )
     finally:
         if client is not None:
             client.close()

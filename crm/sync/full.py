@@ -16,7 +16,8 @@ from crm.sync import deletions, runs, watermark
 from crm.sync.modules import Module
 from crm.sync.reading import Batch, RangeReader, read_by_id
 from crm.sync.session import Session
-from crm.sync.store import Store, tell_deletions
+from crm.sync.store import Store
+from crm.sync.tombstones import tell_deletions
 from crm.zoho.errors import FixFields, FixRequest, NotPermitted, QueryRefused, ScopeMissing
 
 RANGES, PAGES = "ranges", "pages"

@@ -23,6 +23,8 @@ from crm.zoho.errors import BadPayload, PageTokenRejected
 Clock = Callable[[], datetime]
 Interval = tuple[int, int | None]  # (after, upto]; upto None: to the end
 RANGE_ROWS = 2000
+# Rows of one transaction: short enough that a person's edit does not wait for it.
+STORED_AT_ONCE = 500
 _TRIES = 3
 
 
@@ -93,10 +95,25 @@ class RangeReader:
                 span = self._follow(page, interval)
                 # The next calls are under way while this page is stored.
                 self._submit(pool)
-                yield Batch(page.records, read_at, span, {"open": self._uncovered()})
+                yield from self._slices(page, read_at, span)
                 page.release()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _slices(self, page: Page, read_at: datetime, span: Interval) -> Iterator[Batch]:
+        """A page in pieces, each with the part of the span that it settles."""
+        records, after = page.records, span[0]
+        for start in range(0, len(records), STORED_AT_ONCE):
+            piece = records[start : start + STORED_AT_ONCE]
+            upto = next((found for r in reversed(piece) if (found := _id_of(r))), after)
+            if start + STORED_AT_ONCE >= len(records):
+                break
+            rest = [upto, span[1]]
+            yield Batch(piece, read_at, (after, upto), {"open": [rest, *self._uncovered()]})
+            after = upto
+        else:
+            piece = []
+        yield Batch(piece, read_at, (after, span[1]), {"open": self._uncovered()})
 
     def _submit(self, pool: ThreadPoolExecutor) -> None:
         while self.open and len(self.in_flight) < self.workers:
@@ -145,10 +162,10 @@ class RangeReader:
     def _follow(self, page: Page, interval: Interval) -> Interval:
         """What the page covers; the rest of its range is opened again, split where it pays."""
         after, upto = interval
-        ids = ids_of(page)
-        if not page.more or not ids:
+        ids = ids_of(page) if page.more else []
+        if not ids:
             return interval
-        last = max(ids)
+        last = ids[-1]
         end = upto if upto is not None else self.highest
         free = self.workers - len(self.open) - len(self.in_flight)
         if end is None or end <= last or free <= 1:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from django.db import transaction
 from django.utils import timezone
 
-from crm import signals
 from crm.models import Deal, MirrorState
 from crm.sync import bulk_write, derive
 from crm.sync.bulk_write import db_moment
 from crm.sync.derive import Deriver
+from crm.sync.gate import pass_gate
 from crm.sync.lease import Lease
-from crm.sync.store import Store, pass_gate
+from crm.sync.modules import DEALS
+from crm.sync.tombstones import announce
 
 BATCH = 2000
 
@@ -58,6 +59,5 @@ def _one_batch(lease: Lease | None, deriver: Deriver) -> int:
         else:
             MirrorState.objects.filter(module="Deals").update(derive_cursor=deals[-1][0])
         if rows:
-            pks = [row[-1] for row in rows]
-            transaction.on_commit(lambda: signals.deals_changed.send_robust(sender=Store, pks=pks))
+            announce(DEALS, [row[-1] for row in rows])
     return len(rows)

@@ -14,12 +14,13 @@ from django.utils import timezone
 from crm.errors import CrmNotConfigured, SyncUnderWay
 from crm.models import MirrorState, SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import modules
-from crm.sync.store import Counts
+from crm.sync import modules, reachability
+from crm.sync.page import Counts
 
 FULL, DELTA = "full", "delta"
 # How long an interrupted full run is worth going on with: page tokens live 24 hours.
 RESUMABLE_FOR = timedelta(hours=20)
+ASKED_BY_PEOPLE = ("user", "api")
 COUNTERS = ("seen", "created", "updated", "unchanged", "failed", "deleted", "restored")
 
 
@@ -37,11 +38,14 @@ def request_run(
     """Queue a full or delta run and wake a worker.
 
     A delta of a mirror that was never completely read becomes a full run. An aborted full run of
-    the last hours is opened again instead of starting from nothing. Raises CrmNotConfigured, and
-    SyncUnderWay with the run that stands in the way.
+    the last hours is opened again instead of starting from nothing. Raises CrmNotConfigured,
+    SyncUnderWay with the run that stands in the way, and for people (page, API) CrmUnreachable
+    while the CRM is known to be down: a schedule asks anyway and keeps trying.
     """
     if settings.ZOHO is None:
         raise CrmNotConfigured
+    if trigger in ASKED_BY_PEOPLE and active_run() is None:
+        reachability.raise_if_known_down()
     names = [m.name for m in modules.ORDER if not module_names or m.name in module_names]
     if kind == DELTA and not is_mirrored(names):
         kind = FULL

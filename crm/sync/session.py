@@ -15,8 +15,9 @@ from crm.sync import runs
 from crm.sync.context import SyncContext
 from crm.sync.lease import Lease
 from crm.sync.modules import BY_NAME, Module
+from crm.sync.page import Counts
 from crm.sync.reading import Batch
-from crm.sync.store import Counts, Store
+from crm.sync.store import Store
 from crm.zoho.client import ZohoClient
 
 BETWEEN_CHECKS_S = 2.0

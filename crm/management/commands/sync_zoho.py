@@ -7,6 +7,7 @@ configuration, 3 another run is under way, 130 interrupted (it can be gone on wi
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import time
@@ -71,6 +72,9 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self._dry_run(kind, options)
             return
+        if options["verbosity"] < 2:
+            # A line per call belongs into a worker's log, not between a person and the bar.
+            logging.getLogger("crm.zoho").setLevel(logging.ERROR)
         run = self._requested(kind, options)
         progress = Progress(self.stdout)
         previous = signal.signal(signal.SIGTERM, _interrupt)
