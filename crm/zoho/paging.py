@@ -316,6 +316,7 @@ class Page:
                 if self._max_rows is not None and len(rows) > self._max_rows:
                     raise bad_payload(f"it holds {len(rows)} rows, {self._max_rows} were asked for")
                 self._rows = rows
+                self._body = None
             return self._rows
 
     @property
