@@ -18,6 +18,7 @@ import pytest
 
 from crm.tests.sandbox_process import Sandbox, running_sandbox
 from pipelinepulse import env
+from pipelinepulse.tests import browser as browser_tools
 from pipelinepulse.tests import servers
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
@@ -52,9 +53,6 @@ if "sqlite3" in settings.DATABASES["default"]["ENGINE"]:
 _settings_module = os.environ.pop("DJANGO_SETTINGS_MODULE")
 
 ROLES = {"rep": "sales rep", "manager": "sales manager", "ops": "ops", "integrator": "integrator"}
-
-# Answers that a page asked for and shows; Chromium reports each as an error of the console.
-EXPECTED_STATUS = ("403", "404", "409", "422", "503")
 
 
 # --- nothing skipped where everything is required --------------------------------------------
@@ -229,24 +227,12 @@ def integrator_client(integrator: Any) -> Any:
 
 
 # --- browser ---------------------------------------------------------------------------------
-CHROMIUM_FLAGS = [
-    "--no-sandbox",  # its sandbox refuses root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
 @pytest.fixture(scope="session")
 def browser_type_launch_args() -> dict[str, Any]:
-    """The Chromium of the machine: nothing is downloaded."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    path = browser_tools.chromium()
     if path is None:
         pytest.skip("no chromium on PATH")
-    return {"executable_path": path, "args": CHROMIUM_FLAGS}
+    return {"executable_path": path, "args": browser_tools.FLAGS}
 
 
 @pytest.fixture
@@ -254,19 +240,8 @@ def page(context: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A tab that fails its test on any console error, script error or CSP violation."""
     # The driver keeps an event loop in this thread; the ORM would take the test for a coroutine.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    problems: list[str] = []
-
-    def on_console(message: Any) -> None:
-        expected = any(f"status of {status}" in message.text for status in EXPECTED_STATUS)
-        if message.type == "error" and not expected:
-            problems.append(message.text)
-
-    def on_error(error: Any) -> None:
-        problems.append(str(error))
-
+    problems = browser_tools.watch(context)
     page = context.new_page()
-    page.on("console", on_console)
-    page.on("pageerror", on_error)
     yield page
     page.close()
     assert problems == []
