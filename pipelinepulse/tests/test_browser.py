@@ -6,7 +6,7 @@ from pipelinepulse.tests.browser import watch
 
 pytestmark = pytest.mark.browser
 
-POLICY = "default-src 'self'"
+POLICY = "default-src 'self'; img-src 'self' data:"
 
 
 def show(context, body: str, *, status: int = 200) -> list[str]:
