@@ -18,7 +18,7 @@ from typing import Any
 from crm.mapping.convert import record_id
 from crm.sync.modules import Module
 from crm.zoho.client import Page, RawRecord, ZohoClient
-from crm.zoho.errors import BadPayload, PageTokenRejected
+from crm.zoho.errors import BadPayload, GiveUp, PageTokenRejected
 
 Clock = Callable[[], datetime]
 Interval = tuple[int, int | None]  # (after, upto]; upto None: to the end
@@ -76,6 +76,7 @@ class RangeReader:
         self.is_resumed = saved is not None
         self.open: deque[Interval] = deque((lo, hi) for lo, hi in saved or ())
         self.expected = expected
+        self.floor = 0
         self.highest: int | None = None
         self.in_flight: dict[Future, Interval] = {}
 
@@ -98,7 +99,8 @@ class RangeReader:
                 yield from self._slices(page, read_at, span)
                 page.release()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Calls that wait out a pause end when the client is closed; nobody waits for them here.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _slices(self, page: Page, read_at: datetime, span: Interval) -> Iterator[Batch]:
         """A page in pieces, each with the part of the span that it settles."""
@@ -155,23 +157,32 @@ class RangeReader:
         self.highest = highest[0]
         count = self.expected if self.expected is not None else RANGE_ROWS * self.workers
         parts = min(self.workers, max(1, -(-count // RANGE_ROWS)))
-        self.open.extend(_split(lowest[0] - 1, self.highest, parts))
+        self.floor = lowest[0] - 1
+        (_, end), *rest = _split(self.floor, self.highest, parts)
+        # From zero on: what we hold below the lowest id that is left was deleted.
+        self.open += [(0, end), *rest]
         # Records made while we read have higher ids.
         self.open.append((self.highest, None))
 
     def _follow(self, page: Page, interval: Interval) -> Interval:
         """What the page covers; the rest of its range is opened again, split where it pays."""
         after, upto = interval
-        ids = ids_of(page) if page.more else []
-        if not ids:
+        if not page.more:
             return interval
+        ids = ids_of(page)
+        if not ids:
+            raise GiveUp(
+                f"The CRM sent a page of {self.module.name} in which no record has an id, and says "
+                "that there are more. Nothing was changed; the next sync tries again.",
+                code="unreadable_page",
+            )
         last = ids[-1]
         end = upto if upto is not None else self.highest
         free = self.workers - len(self.open) - len(self.in_flight)
         if end is None or end <= last or free <= 1:
             self.open.append((last, upto))
         else:
-            left = (end - last) * len(ids) // max(1, last - after)
+            left = (end - last) * len(ids) // max(1, last - max(after, self.floor))
             parts = min(free, max(1, left // RANGE_ROWS))
             rest: list[Interval] = list(_split(last, end, parts))
             if upto is None:
