@@ -4,6 +4,7 @@ import argparse
 import datetime as dt
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 from types import FrameType
@@ -117,8 +118,9 @@ def main(argv: list[str]) -> int:
         server.serve()
     except Stop:
         return 0
-    except (BadCsv, OSError) as error:
-        print(f"sandbox: {error}", file=sys.stderr)
+    except (BadCsv, OSError, sqlite3.Error) as error:
+        place = f" ({options.db})" if isinstance(error, sqlite3.Error) else ""
+        print(f"sandbox: {error}{place}", file=sys.stderr)
         return 2
 
 

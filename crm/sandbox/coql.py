@@ -28,7 +28,7 @@ from crm.sandbox.fragments import (
     to_fragment,
 )
 from crm.sandbox.params import json_object
-from crm.sandbox.records import converted_rule, window_hint
+from crm.sandbox.records import along, converted_rule, window_hint
 from crm.sandbox.schema import NUMBER_TYPES, Field, Module
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
@@ -234,6 +234,8 @@ def _hint(sql: sqlite3.Connection, query: Query) -> str:
         for operator, path, values in _conjuncts(query.where)
         if path == "Modified_Time" and operator in (">", ">=")
     ]
+    if query.order and query.order[0][0] in ("Created_Time", "Modified_Time"):
+        return along(query.module, query.order[0][0])
     instant = parse_instant(str(bounds[0])) if bounds else None
     if instant is not None:
         return window_hint(sql, query.module, to_fragment(text_of(instant)) or "")

@@ -222,9 +222,7 @@ def _reset_at(at: int | None) -> Delivery:
             connection.sendall(head + body[:at])
             time.sleep(0.02)  # let the bytes arrive: a reset discards what the peer has not read
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # makefile() still holds the descriptor, so close() alone would not reset it.
-        connection.shutdown(socket.SHUT_RD)
-        return False
+        return False  # the server closes, and lingering for no time makes that a reset
 
     return deliver
 

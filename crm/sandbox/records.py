@@ -170,6 +170,8 @@ def _list_page(store: Store, sql: sqlite3.Connection, call: ListCall) -> Page:
     sort = "d.id" if call.sort_by == "id" else f"d.{quoted(call.sort_by)}"
     way = "desc" if call.descending else "asc"
     order = f"d.id {way}" if call.sort_by == "id" else f"{sort} {way}, d.id {way}"
+    if call.sort_by != "id":
+        hint = along(call.module, call.sort_by)
     if call.after is not None:
         value, last_id = call.after
         beyond = "<" if call.descending else ">"
@@ -227,7 +229,12 @@ def window_hint(sql: sqlite3.Connection, module: str, since: str) -> str:
     ).fetchone()[0]
     if few > SMALL_WINDOW:
         return "not indexed"
-    return f"indexed by {index_name(module, 'Modified_Time')}"
+    return along(module, "Modified_Time")
+
+
+def along(module: str, name: str) -> str:
+    """Read along the index of that field."""
+    return f"indexed by {index_name(module, name)}"
 
 
 def _info(
