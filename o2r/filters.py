@@ -280,6 +280,11 @@ class Selection:
                 found.append((_chip_label(name, word, names), self.query(**{name: rest})))
         return found
 
+    def without(self, *names: str) -> Selection:
+        """The same selection with some filters left out."""
+        given = {name: words for name, words in self.given.items() if name not in names}
+        return Selection(given, self.user)
+
     def deals(self, *, default_outcome: str = "active") -> QuerySet:
         """Live deals of this selection; lists show active ones unless outcome or stage is said."""
         given = dict(self.given)

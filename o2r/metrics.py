@@ -13,7 +13,8 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q, Sum
+from django.db.models import Count, Exists, OuterRef, Q, Sum, Value
+from django.db.models.functions import Coalesce
 
 from crm import stages
 from crm.currency import divide_half_up
@@ -76,8 +77,8 @@ class Change:
 def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
     """Four queries, however many deals there are: cells, closed days, owners' names, state.
 
-    Filters by territory, service line, owner and *mine* count everywhere; the stage filter
-    everywhere but in the breakdown by stage itself.
+    Filters count everywhere; the stage filter everywhere but in the breakdown by stage itself.
+    Those that the roll-up does not keep (search, dates, amounts, …) are counted from the deals.
     """
     cells = _cells(selection)
     chosen = [c for c in cells if not selection.stage or c[_STAGE] in selection.stage]
@@ -126,7 +127,44 @@ def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
 Cell = tuple[Any, ...]
 
 
+# What the roll-up can answer; any other filter needs the deals themselves.
+_ROLLED_UP = frozenset(["stage", "territory", "service_line", "owner", "mine", "period"])
+
+
+def _is_rolled_up(selection: Selection) -> bool:
+    return selection.given.keys() <= _ROLLED_UP
+
+
+def _counted(selection: Selection) -> Any:
+    """The deals behind figures that the roll-up does not keep; stage and period apply later."""
+    rows = selection.without("stage", "period").deals(default_outcome="all")
+    return rows.select_related(None).order_by()
+
+
+def _live_cells(selection: Selection) -> list[Cell]:
+    """The cells of a selection by GROUP BY, as the roll-up would hold them."""
+    no_value = Q(amount_sgd_minor__isnull=True)
+    return list(
+        _counted(selection)
+        .annotate(
+            cell_territory=Coalesce("territory", Value("")),
+            cell_line=Coalesce("service_line", Value("")),
+            cell_owner=Coalesce("owner_id", Value(0)),
+        )
+        .values_list("stage", "cell_territory", "cell_line", "cell_owner")
+        .annotate(
+            deals=Count("pk"),
+            value=Coalesce(Sum("amount_sgd_minor"), Value(0)),
+            weighted=Coalesce(Sum("weighted_sgd_minor"), Value(0)),
+            no_amount=Count("pk", filter=no_value & Q(amount_minor__isnull=True)),
+            no_rate=Count("pk", filter=no_value & Q(amount_minor__isnull=False)),
+        )
+    )
+
+
 def _cells(selection: Selection) -> list[Cell]:
+    if not _is_rolled_up(selection):
+        return _live_cells(selection)
     rows = PipelineCell.objects.exclude(count=0)
     for name in ("territory", "service_line"):
         words = getattr(selection, name)
@@ -197,6 +235,8 @@ def _closed(
 
 def _one_dimension(selection: Selection) -> tuple[str | None, list[str]]:
     """The single dimension that filters, with its values as the roll-up keeps them."""
+    if not _is_rolled_up(selection):
+        return None, []
     used: list[tuple[str, list[str]]] = [
         (name, ["" if w == NONE else w for w in getattr(selection, name)])
         for name in ("territory", "service_line")
@@ -211,7 +251,9 @@ def _one_dimension(selection: Selection) -> tuple[str | None, list[str]]:
 
 
 def _deals_of(selection: Selection) -> Any:
-    """Live deals filtered by the dashboard's dimensions alone."""
+    """Live deals of the selection, whatever their stage."""
+    if not _is_rolled_up(selection):
+        return _counted(selection)
     rows = Deal.objects.live()
     for name in ("territory", "service_line"):
         words = getattr(selection, name)
