@@ -11,6 +11,7 @@ from csp.constants import UNSAFE_INLINE
 from csp.decorators import csp_update
 from django.contrib.auth.decorators import login_required
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+from rest_framework.renderers import JSONRenderer
 
 ERROR = {
     "type": "object",
@@ -34,7 +35,9 @@ REFUSALS = {
 
 
 class SchemaView(SpectacularJSONAPIView):
-    """GET /api/schema."""
+    """GET /api/schema, as plain JSON like every other answer."""
+
+    renderer_classes = [JSONRenderer]
 
 
 # The viewer writes style attributes; its scripts come from here and stay under the policy.

@@ -201,7 +201,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
     page = defaults.server_error(request)
     if answer is not None and answer.status == 503:
         page.status_code = 503
-        page.headers.update(answer.headers)
+        for name, value in answer.headers.items():
+            page.headers[name] = value
     return page
 
 
