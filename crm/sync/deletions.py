@@ -19,6 +19,9 @@ from crm.sync.modules import Module
 from crm.zoho.client import RawRecord, ZohoClient
 
 IDS_PER_CALL = 50
+# How often a window is read again because records were deleted meanwhile.
+MAX_READINGS = 3
+UNSTABLE_WINDOW = "Records were deleted while reading; read again next time."
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ def deleted_since(client: ZohoClient, module: Module, since: datetime | None) ->
                 when if isinstance(when, datetime) else None,
                 convert.clean_text(str(name or "")),
             )
+
+
+def may_have_shifted(
+    deleted: Sequence[Deleted], s0: datetime | None, known: set[int] | None
+) -> bool:
+    """Whether a reading by pages may have missed a record: behind each record that goes, the rest
+    moves up, and the first of the next page is never shown.
+
+    First reading (`known` is None): any deletion since the run began. Later ones: any that is new
+    in the list.
+    """
+    if known is not None:
+        return any(row.zoho_id not in known for row in deleted)
+    return any(s0 is None or row.deleted_at is None or row.deleted_at >= s0 for row in deleted)
 
 
 def live_ids(module: Module, zoho_ids: Iterable[int]) -> list[int]:

@@ -19,7 +19,6 @@ from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
 
-MAX_READINGS = 3
 _NO_COQL = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
 
 
@@ -43,11 +42,7 @@ def read_module(session: Session, part: SyncRunModule) -> None:
         part,
         state=SyncRunModule.DONE if stable else SyncRunModule.UNSTABLE,
         watermark_after=moved,
-        **(
-            {}
-            if stable
-            else {"message": "Records were deleted while reading; read again next time."}
-        ),
+        **({} if stable else {"message": deletions.UNSTABLE_WINDOW}),
     )
 
 
@@ -81,25 +76,16 @@ def _read_certified(
     """Stable once no deletion happened that the reading could have been shifted by."""
     fields = session.context.api_names(module.name)
     known: set[int] | None = None
-    for _ in range(MAX_READINGS):
+    for _ in range(deletions.MAX_READINGS):
         for batch in read_changed_by_pages(
             session.client, module, fields, since=since, clock=timezone.now
         ):
             session.store_batch(part, store, batch)
         deleted = _settle_deletions(session, part, module, store, since)
-        if not _may_have_shifted(deleted, session.s0(), known):
+        if not deletions.may_have_shifted(deleted, session.s0(), known):
             return True
         known = {row.zoho_id for row in deleted}
     return False
-
-
-def _may_have_shifted(
-    deleted: list[deletions.Deleted], s0: datetime | None, known: set[int] | None
-) -> bool:
-    """First reading: any deletion since the run began. Later ones: any that is new in the list."""
-    if known is not None:
-        return any(row.zoho_id not in known for row in deleted)
-    return s0 is not None and any(row.deleted_at is None or row.deleted_at >= s0 for row in deleted)
 
 
 def _settle_deletions(

@@ -30,7 +30,9 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     store = session.make_store(module)
     if part.state != SyncRunModule.SWEEPING:
         _prepare(session, part, module)
-        _read(session, part, module, store)
+        if not _read(session, part, module, store):
+            session.mark(part, state=SyncRunModule.UNSTABLE, message=deletions.UNSTABLE_WINDOW)
+            return
         session.mark(part, state=SyncRunModule.SWEEPING)
     _sweep(session, part, module, store)
     part.refresh_from_db()
@@ -63,25 +65,38 @@ def _method_for(session: Session, module: Module) -> str:
     return RANGES
 
 
-def _read(session: Session, part: SyncRunModule, module: Module, store: Store) -> None:
+def _read(session: Session, part: SyncRunModule, module: Module, store: Store) -> bool:
+    """False if so much was deleted meanwhile that records may still be missing."""
     if part.method == RANGES:
         try:
             for batch in _ranges(session, part, module):
                 session.store_batch(part, store, batch)
-            return
+            return True
         except _NO_COQL as error:
             if part.cursor:
                 raise  # it worked until here: not a matter of rights or syntax
             session.coql_refused = True
             session.mark(part, method=PAGES, message=f"Read by pages: {error.message}"[:500])
-    for batch in read_by_id(
-        session.client,
-        module,
-        session.context.api_names(module.name),
-        clock=timezone.now,
-        cursor=part.cursor,
-    ):
-        session.store_batch(part, store, batch)
+    return _read_pages(session, part, module, store)
+
+
+def _read_pages(session: Session, part: SyncRunModule, module: Module, store: Store) -> bool:
+    """Pages in the order of ids, again from the first while records were deleted meanwhile."""
+    fields = session.context.api_names(module.name)
+    known: set[int] | None = None
+    for _ in range(deletions.MAX_READINGS):
+        for batch in read_by_id(
+            session.client, module, fields, clock=timezone.now, cursor=part.cursor
+        ):
+            session.store_batch(part, store, batch)
+        s0 = session.s0()
+        since = watermark.read_from(s0) if s0 is not None else None
+        deleted = list(deletions.deleted_since(session.client, module, since))
+        if not deletions.may_have_shifted(deleted, s0, known):
+            return True
+        known = {row.zoho_id for row in deleted}
+        session.mark(part, cursor={})
+    return False
 
 
 def _ranges(session: Session, part: SyncRunModule, module: Module) -> Iterator[Batch]:

@@ -1,0 +1,61 @@
+"""A stand-in CRM with a few records or a few hundred, and the product pointed at it.
+
+The tables are imported within the fixtures: Django is not ready when this file is read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crm.tests.sandbox_process import Sandbox, running_sandbox, start_sandbox
+
+if TYPE_CHECKING:
+    from crm.tests.synced import Crm
+
+MANY_DEALS = 450  # three pages of the records API
+
+
+@pytest.fixture(scope="session")
+def many_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    with running_sandbox(folder, deals=MANY_DEALS) as process:
+        return process.db
+
+
+@pytest.fixture
+def make_crm(tmp_path: Path, settings: Any) -> Iterator[Callable[..., Crm]]:
+    """Start a sandbox on a copy of a seeded file, and point the settings at it."""
+    from crm.tests.synced import Crm, zoho_settings
+
+    started: list[Sandbox] = []
+
+    def make(seed: Path, **options: Any) -> Crm:
+        folder = tmp_path / f"crm-{len(started)}"
+        folder.mkdir()
+        shutil.copy(seed, folder / "sandbox.db")
+        sandbox = start_sandbox(folder, **options)
+        started.append(sandbox)
+        settings.ZOHO = zoho_settings(sandbox.url)
+        settings.SYNC_LEASE_SECONDS, settings.SYNC_HEARTBEAT_SECONDS = 5, 1
+        return Crm(sandbox, settings)
+
+    yield make
+    for sandbox in started:
+        sandbox.stop()
+
+
+@pytest.fixture
+def crm(make_crm: Callable[..., Crm], sandbox_seed: Path, transactional_db: None) -> Crm:
+    """Fifty deals."""
+    return make_crm(sandbox_seed)
+
+
+@pytest.fixture
+def big_crm(make_crm: Callable[..., Crm], many_seed: Path, transactional_db: None) -> Crm:
+    """Three pages of deals."""
+    return make_crm(many_seed)
