@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -26,18 +27,18 @@ from crm.sync.metadata import business_day, queue_derive
 
 log = structlog.get_logger(__name__)
 DELTA_TASK, FULL_TASK = "crm.tasks.scheduled_delta", "crm.tasks.scheduled_full"
-_stopping = False
+# One byte that a worker shares with the processes it forks: the signal reaches the parent alone.
+_stopping = mmap.mmap(-1, 1)
 
 
 @worker_shutting_down.connect
 def _note_shutdown(**kwargs: Any) -> None:
-    global _stopping
-    _stopping = True
+    _stopping[0] = 1
 
 
 def is_stopping() -> bool:
     """Whether this worker was told to end: a sync then stops after the page it is at."""
-    return _stopping
+    return _stopping[0] == 1
 
 
 def stopper() -> Callable[[], bool]:

@@ -162,6 +162,19 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # When it last ran stands in the database at once: `manage.py alive beat` reads it there.
 CELERY_BEAT_SYNC_EVERY = 1
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+# What a lost nudge missed is found by these; delta and full sync are rows that ops edit.
+CELERY_BEAT_SCHEDULE = {
+    "crm: sweep": {
+        "task": "crm.tasks.sweep",
+        "schedule": SWEEP_SECONDS,
+        "options": {"expires": SWEEP_SECONDS * 4},
+    },
+    "o2r: follow the mirror": {
+        "task": "o2r.tasks.recompute",
+        "schedule": SWEEP_SECONDS * 4,
+        "options": {"expires": SWEEP_SECONDS * 16},
+    },
+}
 CELERY_TIMEZONE = "UTC"
 CELERY_ENABLE_UTC = True
 
