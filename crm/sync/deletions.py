@@ -88,19 +88,32 @@ class Verdict:
 def verify(
     client: ZohoClient, module: Module, fields: Sequence[str], zoho_ids: Sequence[int]
 ) -> Iterator[Verdict]:
-    """Ask for the ids in fifties."""
+    """Ask for the ids in fifties; one by one where an answer holds a record without readable id."""
     for at in range(0, len(zoho_ids), IDS_PER_CALL):
         chunk = list(zoho_ids[at : at + IDS_PER_CALL])
-        read_at = timezone.now()
-        page = client.by_ids(module.name, chunk, fields, converted=module.converted)
-        found = {
-            convert.record_id(record.value.get("id")): record
-            for record in page.records
-            if isinstance(record.value, dict)
-        }
-        yield Verdict(
-            list(page.records), [zoho_id for zoho_id in chunk if zoho_id not in found], read_at
-        )
+        verdict, is_readable = _asked(client, module, fields, chunk)
+        if is_readable:
+            yield verdict
+            continue
+        yield Verdict(verdict.alive, [], verdict.read_at)
+        for zoho_id in verdict.gone:
+            single, is_readable = _asked(client, module, fields, [zoho_id])
+            if is_readable:
+                yield single
+
+
+def _asked(
+    client: ZohoClient, module: Module, fields: Sequence[str], zoho_ids: list[int]
+) -> tuple[Verdict, bool]:
+    """What the CRM has of these ids. False: some record of the answer could be any of the rest."""
+    read_at = timezone.now()
+    page = client.by_ids(module.name, zoho_ids, fields, converted=module.converted)
+    found = {
+        convert.record_id(record.value.get("id")) if isinstance(record.value, dict) else None
+        for record in page.records
+    }
+    gone = [zoho_id for zoho_id in zoho_ids if zoho_id not in found]
+    return Verdict(list(page.records), gone, read_at), None not in found
 
 
 def is_too_many(gone: int, live: int) -> bool:
@@ -109,15 +122,19 @@ def is_too_many(gone: int, live: int) -> bool:
 
 
 def hold(module: Module, run_id: int, gone: Sequence[int], live: int) -> DeletionHold:
-    """Keep the ids for ops to confirm; one open hold a module."""
-    held, _ = DeletionHold.objects.update_or_create(
+    """Keep the ids for ops to confirm; one open hold a module, which grows."""
+    held, is_new = DeletionHold.objects.get_or_create(
         module=module.name,
         status=DeletionHold.HELD,
         defaults={
             "run_id": run_id,
-            "zoho_ids": list(gone),
+            "zoho_ids": sorted(gone),
             "live_before": live,
             "held_at": timezone.now(),
         },
     )
+    if not is_new:
+        held.zoho_ids = sorted({*held.zoho_ids, *gone})
+        held.run_id, held.live_before = run_id, live
+        held.save(update_fields=["zoho_ids", "run_id", "live_before"])
     return held

@@ -107,7 +107,7 @@ class RangeReader:
         records, after = page.records, span[0]
         for start in range(0, len(records), STORED_AT_ONCE):
             piece = records[start : start + STORED_AT_ONCE]
-            upto = next((found for r in reversed(piece) if (found := _id_of(r))), after)
+            upto = _last_id(piece, (after, span[1])) or after
             if start + STORED_AT_ONCE >= len(records):
                 break
             rest = [upto, span[1]]
@@ -169,20 +169,15 @@ class RangeReader:
         after, upto = interval
         if not page.more:
             return interval
-        ids = ids_of(page)
-        if not ids:
-            raise GiveUp(
-                f"The CRM sent a page of {self.module.name} in which no record has an id, and says "
-                "that there are more. Nothing was changed; the next sync tries again.",
-                code="unreadable_page",
-            )
-        last = ids[-1]
+        last = _last_id(page.records, interval)
+        if last is None:
+            raise _leads_nowhere(self.module)
         end = upto if upto is not None else self.highest
         free = self.workers - len(self.open) - len(self.in_flight)
         if end is None or end <= last or free <= 1:
             self.open.append((last, upto))
         else:
-            left = (end - last) * len(ids) // max(1, last - max(after, self.floor))
+            left = (end - last) * page.count // max(1, last - max(after, self.floor))
             parts = min(free, max(1, left // RANGE_ROWS))
             rest: list[Interval] = list(_split(last, end, parts))
             if upto is None:
@@ -220,12 +215,14 @@ def read_changed(
                 module.name, fields, after=after, upto=None, modified_since=since, limit=RANGE_ROWS
             )
         )
-        ids = ids_of(page)
+        last = _last_id(page.records, (after, None))
         if page.records:
-            yield Batch(page.records, read_at, None, {"after": max(ids, default=after)})
-        if not page.more or not ids:
+            yield Batch(page.records, read_at, None, {"after": last or after})
+        if not page.more:
             return
-        after = max(ids)
+        if last is None:
+            raise _leads_nowhere(module)
+        after = last
 
 
 def read_by_id(
@@ -240,14 +237,17 @@ def read_by_id(
     up to the last stored id are then passed over, so that none is counted twice."""
     cursor = cursor or {}
     stored_upto, token = int(cursor.get("after") or 0), cursor.get("token")
+    restarted_at = None
     while True:
         try:
-            yield from _pages_from(client, module, fields, clock, stored_upto, token)
+            for batch in _pages_from(client, module, fields, clock, stored_upto, token):
+                yield batch
+                stored_upto, token = batch.cursor["after"], batch.cursor["token"]
             return
         except PageTokenRejected:
-            if token is None:
-                raise
-            token = None
+            if restarted_at == stored_upto:
+                raise  # not even one page further since the last time
+            restarted_at, token = stored_upto, None
 
 
 def _pages_from(
@@ -272,15 +272,33 @@ def _pages_from(
         records = page.records
         if ids and min(ids) <= stored_upto:
             records = [r for r in records if (_id_of(r) or stored_upto + 1) > stored_upto]
-        last = max(ids, default=after)
+        last = max([after, *ids])
         is_end = not page.more
-        if last > after or is_end:
+        if records or is_end:
             cursor = {"after": last, "token": page.next_token}
             yield Batch(records, read_at, (after, None if is_end else last), cursor)
             after = last
         read_at = clock()
     if not is_end:  # an empty module answers without any page
         yield Batch([], read_at, (after, None), {"after": after, "token": None})
+
+
+def _last_id(records: Sequence[RawRecord], span: Interval) -> int | None:
+    """The last readable id within the span that was asked for, in the order of ids."""
+    after, upto = span
+    for record in reversed(records):
+        found = _id_of(record)
+        if found is not None and found > after and (upto is None or found <= upto):
+            return found
+    return None
+
+
+def _leads_nowhere(module: Module) -> GiveUp:
+    return GiveUp(
+        f"The CRM sent a page of {module.name} in which no record has an id that was asked for, "
+        "and says that there are more. Nothing was changed; the next sync tries again.",
+        code="unreadable_page",
+    )
 
 
 def _id_of(record: RawRecord) -> int | None:
