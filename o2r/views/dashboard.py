@@ -32,8 +32,6 @@ from o2r.metrics import Bucket, Change, PipelineFigures, changes_since, pipeline
 from o2r.views.shell import Shell, business_today, digest, for_sales, shell_of
 
 MINE = "dashboard_mine"
-# What figures can be filtered by; the roll-up knows no other.
-FILTERS = frozenset(["stage", "territory", "service_line", "owner", "mine", "period"])
 CLOSED_STAGES = ("closed_won", "closed_lost")
 ATTENTION_ROWS, LIST_ROWS, BREAKDOWN_ROWS = 5, 8, 6
 REFRESH_COUNTING, REFRESH_IDLE = 2, 240
@@ -172,11 +170,8 @@ def comes_back_to_mine(request: HttpRequest) -> bool:
 
 
 def links_of(request: HttpRequest) -> Links:
-    """What the address selects and shows; a filter that the figures do not know is left out."""
+    """What the address selects, and which list and span of changes it shows."""
     selection = Selection.from_query(request.GET, request.user)
-    for name in selection.given.keys() - FILTERS:
-        del selection.given[name]
-        selection.ignored.append(name)
     if not selection.mine:
         selection.given.pop("mine", None)
     shown = {
@@ -307,13 +302,19 @@ def page_links(links: Links, today: date) -> dict[str, str]:
         "everyone": links.here(mine="0"),
         "year": links.here(period=None),
         "all_time": links.here(period="all"),
-        "clear": links.here(territory=[], service_line=[], owner=[], stage=[]),
+        "clear": links.page(cleared(links.selection)),
         "open": links.open_records(),
         "closed": links.closed_records(*CLOSED_STAGES),
         "won": links.closed_records("closed_won"),
         "attention": links.open_records(closing_to=str(yesterday)),
         "lists": links.here(view={"list": "recent"}),
     }
+
+
+def cleared(selection: Selection) -> str:
+    """The query without what the chips name: whose deals and which period stay."""
+    kept = ("mine", "period")
+    return selection.query(**{name: None for name in selection.given if name not in kept})
 
 
 def stage_bars(buckets: list[Bucket], links: Links) -> dict[str, list[Bar]]:
