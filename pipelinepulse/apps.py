@@ -4,6 +4,7 @@ import logging
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.db.models.signals import post_migrate
 
 
 class PipelinePulseConfig(AppConfig):
@@ -11,5 +12,8 @@ class PipelinePulseConfig(AppConfig):
     verbose_name = "Pipeline Pulse"
 
     def ready(self) -> None:
+        from pipelinepulse.roles import grant_ops
+
+        post_migrate.connect(grant_ops, dispatch_uid="pulse-grant-ops")
         for notice in settings.CONFIGURATION_NOTICES:
             logging.getLogger(__name__).warning(notice)

@@ -1,0 +1,562 @@
+"""The mirror in the admin: history and mirrored rows to look at, configuration to change.
+
+Decides what may be edited by hand (stages, mapping, manual rates) and which acts ops have here.
+What an act does is decided in `crm/sync`; who may, by the permission functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+
+from crm import models, stages
+from crm.api.paging import EXACT_TO
+from crm.currency import NANO
+from crm.errors import CrmError
+from crm.mapping.convert import decimals_of
+from crm.mapping.profiles import MODULES, PROFILES, builtin_mapping
+from crm.permissions import may_configure, may_start_sync
+from crm.sync import holds
+from crm.sync.metadata import queue_derive
+from crm.sync.runs import DELTA, FULL, request_run
+
+MODULE_CHOICES = [(name, name) for name in MODULES]
+
+
+class QuickPaginator(Paginator):
+    """Counts no further than a person would page."""
+
+    @cached_property
+    def count(self) -> int:
+        return self.object_list.order_by()[:EXACT_TO].count()  # type: ignore[union-attr]
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Rows that only the sync writes: to search and to look at."""
+
+    paginator = QuickPaginator
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class RepairAdmin(ReadOnlyAdmin):
+    """The same, with acts of ops upon the rows."""
+
+    def has_repair_permission(self, request: HttpRequest) -> bool:
+        return bool(may_configure(request.user))
+
+
+# -- records ------------------------------------------------------------------------------------
+
+
+class OurStageFilter(admin.SimpleListFilter):
+    """Our stages as they are known, instead of asking a million deals which they have."""
+
+    title = "stage"
+    parameter_name = "stage"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return list(stages.LABELS.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        return queryset.filter(stage=self.value()) if self.value() else queryset
+
+
+class RecordAdmin(ReadOnlyAdmin):
+    list_filter = [("deleted_at", admin.EmptyFieldListFilter), "is_stub"]
+    search_fields = ["zoho_id__exact", "name"]
+    list_select_related = ["owner"]
+    ordering = ["-pk"]
+
+
+@admin.register(models.Deal)
+class DealAdmin(RecordAdmin):
+    list_display = ["name", "account", "owner", "stage", "money", "closing_date", "crm_modified_at"]
+    list_select_related = ["owner", "account"]
+    list_filter = [OurStageFilter, "stage_type", *RecordAdmin.list_filter]
+
+    @admin.display(description="amount")
+    def money(self, deal: models.Deal) -> str:
+        if deal.amount_minor is None:
+            return "–"
+        decimals = decimals_of(deal.currency)
+        return f"{Decimal(deal.amount_minor).scaleb(-decimals):,.{decimals}f} {deal.currency}"
+
+
+@admin.register(models.Account)
+class AccountAdmin(RecordAdmin):
+    list_display = ["name", "owner", "industry", "country", "crm_modified_at"]
+
+
+@admin.register(models.Contact)
+class ContactAdmin(RecordAdmin):
+    list_display = ["__str__", "account", "email", "owner", "crm_modified_at"]
+    list_select_related = ["owner", "account"]
+    search_fields = ["zoho_id__exact", "first_name", "last_name", "email"]
+
+
+@admin.register(models.Lead)
+class LeadAdmin(RecordAdmin):
+    list_display = ["__str__", "company", "status", "is_converted", "owner", "crm_modified_at"]
+    list_filter = ["is_converted", *RecordAdmin.list_filter]
+    search_fields = ["zoho_id__exact", "first_name", "last_name", "company", "email"]
+
+
+@admin.register(models.CrmUser)
+class CrmUserAdmin(ReadOnlyAdmin):
+    list_display = ["name", "email", "status", "role", "profile"]
+    list_filter = ["status"]
+    search_fields = ["zoho_id__exact", "name", "email"]
+
+
+@admin.register(models.ReceivedRecord)
+class ReceivedRecordAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "received_at"]
+    list_filter = [("module", admin.AllValuesFieldListFilter)]
+    search_fields = ["record_id__exact"]
+    ordering = ["-pk"]
+
+
+@admin.register(models.ChangeEvent)
+class ChangeEventAdmin(ReadOnlyAdmin):
+    list_display = ["learnt_at", "module", "record_id", "kind", "field", "changed_at", "source"]
+    list_filter = ["kind"]
+    search_fields = ["record_id__exact", "run_id__exact"]
+    ordering = ["-pk"]
+
+
+# -- runs ---------------------------------------------------------------------------------------
+
+
+class RunPartInline(admin.TabularInline):
+    model = models.SyncRunModule
+    fields = ["module", "state", "expected", "pages", "seen", "created", "updated", "unchanged"]
+    fields += ["failed", "deleted", "watermark_after", "message"]
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(models.SyncRun)
+class SyncRunAdmin(ReadOnlyAdmin):
+    list_display = ["id", "kind", "trigger", "status", "requested_by", "started_at", "ended_at"]
+    list_display += ["seen", "created", "updated", "deleted", "failed"]
+    list_select_related = ["requested_by"]
+    list_filter = ["kind", "status", "trigger"]
+    search_fields = ["id__exact", "error_code", "message"]
+    ordering = ["-pk"]
+    inlines = [RunPartInline]
+    actions = ["sync_now", "sync_fully"]
+    actions_on_bottom = True
+
+    @admin.action(description="Sync now (delta)", permissions=["delta"])
+    def sync_now(self, request: HttpRequest, queryset: QuerySet) -> None:
+        self._start(request, DELTA)
+
+    @admin.action(description="Full sync", permissions=["full"])
+    def sync_fully(self, request: HttpRequest, queryset: QuerySet) -> None:
+        self._start(request, FULL)
+
+    def has_delta_permission(self, request: HttpRequest) -> bool:
+        return bool(may_start_sync(request.user, DELTA))
+
+    def has_full_permission(self, request: HttpRequest) -> bool:
+        return bool(may_start_sync(request.user, FULL))
+
+    def _start(self, request: HttpRequest, kind: str) -> None:
+        try:
+            run = request_run(kind=kind, trigger="user", user=request.user)
+        except CrmError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        else:
+            self.message_user(request, f"Sync started: run {run.pk}, {run.kind}.")
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """These acts concern no row, so that none has to be ticked."""
+        if request.POST.get("action") in self.actions and not request.POST.getlist(
+            ACTION_CHECKBOX_NAME
+        ):
+            post = request.POST.copy()
+            post[ACTION_CHECKBOX_NAME] = "0"
+            request.POST = post
+        return super().changelist_view(request, extra_context)
+
+
+@admin.register(models.SyncRunModule)
+class SyncRunModuleAdmin(ReadOnlyAdmin):
+    list_display = ["run", "module", "state", "expected", "seen", "failed", "watermark_after"]
+    list_select_related = ["run"]
+    list_filter = ["state", ("module", admin.AllValuesFieldListFilter)]
+    search_fields = ["run__id__exact", "message"]
+    ordering = ["-pk"]
+
+
+@admin.register(models.SweepCandidate)
+class SweepCandidateAdmin(ReadOnlyAdmin):
+    list_display = ["zoho_id", "part"]
+    list_select_related = ["part"]
+    search_fields = ["zoho_id__exact"]
+    ordering = ["-pk"]
+
+
+@admin.register(models.SyncLease)
+class SyncLeaseAdmin(ReadOnlyAdmin):
+    list_display = ["name", "holder", "fence"]
+    search_fields = ["name", "holder"]
+
+
+@admin.register(models.MirrorState)
+class MirrorStateAdmin(ReadOnlyAdmin):
+    list_display = ["module", "watermark", "complete_s0", "full_at", "derive_needed"]
+    list_filter = ["derive_needed"]
+    search_fields = ["module"]
+
+
+# -- what did not fit ---------------------------------------------------------------------------
+
+
+@admin.register(models.FailedRecord)
+class FailedRecordAdmin(RepairAdmin):
+    list_display = ["module", "zoho_id", "code", "message", "attempts", "last_seen_at"]
+    list_display += ["resolved_at"]
+    list_filter = [("resolved_at", admin.EmptyFieldListFilter), "module", "code"]
+    search_fields = ["zoho_id__exact", "code", "message", "payload"]
+    ordering = ["-last_seen_at"]
+    actions = ["mark_resolved"]
+
+    @admin.action(description="Mark as resolved", permissions=["repair"])
+    def mark_resolved(self, request: HttpRequest, queryset: QuerySet) -> None:
+        count = queryset.filter(resolved_at=None).update(resolved_at=timezone.now())
+        self.message_user(request, f"{count} marked as resolved; one that fails again comes back.")
+
+
+@admin.register(models.RecordProblem)
+class RecordProblemAdmin(ReadOnlyAdmin):
+    list_display = ["module", "record_id", "field", "code", "message", "seen_at"]
+    list_filter = [("module", admin.AllValuesFieldListFilter), "code"]
+    search_fields = ["record_id__exact", "field", "message"]
+    ordering = ["-pk"]
+
+
+@admin.register(models.DeletionHold)
+class DeletionHoldAdmin(RepairAdmin):
+    list_display = ["__str__", "status", "held_at", "decided_at"]
+    list_filter = ["status", ("module", admin.AllValuesFieldListFilter)]
+    search_fields = ["module"]
+    ordering = ["-pk"]
+    actions = ["confirm_deletion", "keep"]
+
+    @admin.action(description="Confirm deletion", permissions=["repair"])
+    def confirm_deletion(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for hold in queryset.filter(status=models.DeletionHold.HELD):
+            deleted = holds.confirm(hold)
+            spared = len(hold.zoho_ids) - deleted
+            self.message_user(
+                request,
+                f"{hold.module}: {deleted} marked as deleted; {spared} left as they are, because "
+                "they were read again meanwhile or were marked before.",
+            )
+
+    @admin.action(description="Keep", permissions=["repair"])
+    def keep(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for hold in queryset.filter(status=models.DeletionHold.HELD):
+            holds.dismiss(hold)
+            self.message_user(request, f"{hold.module}: {len(hold.zoho_ids)} records stay.")
+
+
+# -- configuration ------------------------------------------------------------------------------
+
+
+class DerivingAdmin(admin.ModelAdmin):
+    """Rows from which every deal's stage, probability or SGD value follows."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        self._derive(request)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        self._derive(request)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        super().delete_queryset(request, queryset)
+        self._derive(request)
+
+    def _derive(self, request: HttpRequest) -> None:
+        from crm.tasks import nudge, rederive_deals
+
+        queue_derive()
+        nudge(rederive_deals)
+        self.message_user(request, "Every deal is being computed anew.", messages.INFO)
+
+
+class StageForm(forms.ModelForm):
+    class Meta:
+        model = models.CrmStage
+        fields = ["our_stage", "probability"]
+
+    def clean_our_stage(self) -> str:
+        """Won and lost are told by the CRM's forecast type alone."""
+        ours = self.cleaned_data["our_stage"]
+        closed = {stages.WON: "closed_won", stages.LOST: "closed_lost"}
+        must_be = closed.get(self.instance.forecast_type)
+        if must_be is not None and ours != must_be:
+            raise forms.ValidationError(
+                f"The CRM forecasts this stage as {self.instance.get_forecast_type_display()}: "
+                f"here it can only be {stages.LABELS[must_be]}."
+            )
+        if must_be is None and ours in closed.values():
+            raise forms.ValidationError(
+                "The CRM forecasts this stage as open. Change its forecast type there to close it."
+            )
+        return ours
+
+    def clean_probability(self) -> int | None:
+        percent = self.cleaned_data["probability"]
+        if percent is not None and not 0 <= percent <= 100:
+            raise forms.ValidationError("Between 0 and 100.")
+        return percent
+
+
+@admin.register(models.CrmStage)
+class CrmStageAdmin(DerivingAdmin):
+    form = StageForm
+    list_display = ["display_name", "our_stage", "probability", "forecast_type", "is_edited"]
+    list_display += ["in_use"]
+    list_filter = ["our_stage", "forecast_type", "in_use", "is_edited"]
+    search_fields = ["actual_name", "display_name"]
+    readonly_fields = ["actual_name", "display_name", "forecast_type", "is_edited", "in_use"]
+    fields = ["display_name", "actual_name", "forecast_type", "our_stage", "probability"]
+    fields += ["is_edited", "in_use"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        obj.is_edited = True
+        super().save_model(request, obj, form, change)
+
+
+class RateForm(forms.ModelForm):
+    iso_code = forms.RegexField(r"^[A-Za-z]{3}$", label="Currency", help_text="As USD.")
+    rate = forms.DecimalField(
+        max_digits=18,
+        decimal_places=9,
+        min_value=Decimal("0.000000001"),
+        help_text="Units of this currency for one unit of the home currency.",
+    )
+
+    class Meta:
+        model = models.ExchangeRate
+        fields = ["iso_code", "day"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["rate"] = Decimal(self.instance.rate_nano).scaleb(-9)
+
+    def clean_iso_code(self) -> str:
+        return self.cleaned_data["iso_code"].upper()
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        if values.get("rate") is not None:
+            self.instance.rate_nano = int(values["rate"] * NANO)
+        self.instance.source = models.ExchangeRate.MANUAL
+        same = models.ExchangeRate.objects.filter(
+            iso_code=values.get("iso_code"), day=values.get("day"), source=self.instance.source
+        ).exclude(pk=self.instance.pk)
+        if same.exists():
+            raise forms.ValidationError("There is a manual rate of this day already: change that.")
+        return values
+
+
+@admin.register(models.ExchangeRate)
+class ExchangeRateAdmin(DerivingAdmin):
+    """Rates set by hand; those from the CRM are to look at. Of one day the manual one wins."""
+
+    form = RateForm
+    list_display = ["iso_code", "day", "rate", "source"]
+    list_filter = ["source", ("iso_code", admin.AllValuesFieldListFilter)]
+    search_fields = ["iso_code"]
+    ordering = ["-day", "iso_code"]
+
+    @admin.display(description="rate")
+    def rate(self, row: models.ExchangeRate) -> Decimal:
+        return Decimal(row.rate_nano).scaleb(-9).normalize()
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        can_change = obj is None or self.has_change_permission(request, obj)
+        return ["iso_code", "day", "rate"] if can_change else ["iso_code", "day", "rate", "source"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _is_manual(obj) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _is_manual(obj) and super().has_delete_permission(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        super().delete_queryset(request, queryset.filter(source=models.ExchangeRate.MANUAL))
+
+
+def _is_manual(rate: models.ExchangeRate | None) -> bool:
+    return rate is None or rate.source == models.ExchangeRate.MANUAL
+
+
+class MappingForm(forms.ModelForm):
+    module = forms.ChoiceField(choices=MODULE_CHOICES)
+    api_name = forms.RegexField(
+        r"^[A-Za-z][A-Za-z0-9_]*$",
+        max_length=100,
+        required=False,
+        label="CRM field",
+        help_text="Its API name. Empty switches the field off.",
+    )
+
+    class Meta:
+        model = models.FieldMapping
+        fields = ["module", "our_field", "api_name"]
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        module, ours = values.get("module"), values.get("our_field")
+        if module and ours:
+            known = our_fields(module)
+            if ours not in known:
+                self.add_error("our_field", f"{module} has: {', '.join(sorted(known))}.")
+        return values
+
+
+def our_fields(module: str) -> set[str]:
+    """Every field of ours that a profile maps in this module."""
+    return {spec.ours for profile in PROFILES for spec in builtin_mapping(module, profile)}
+
+
+@admin.register(models.FieldMapping)
+class FieldMappingAdmin(admin.ModelAdmin):
+    """Rows here lie over the built-in profile, field by field."""
+
+    form = MappingForm
+    list_display = ["module", "our_field", "api_name"]
+    list_filter = [("module", admin.AllValuesFieldListFilter)]
+    search_fields = ["our_field", "api_name"]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        fields = models.CrmField.objects.filter(module=obj.module)
+        if obj.api_name and fields.exists() and not fields.filter(api_name=obj.api_name).exists():
+            self.message_user(
+                request,
+                f"The CRM has no field {obj.api_name} in {obj.module}, as far as is known: until "
+                "it does, the field stays empty here.",
+                messages.WARNING,
+            )
+        self._say_what_follows(request)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        self._say_what_follows(request)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        super().delete_queryset(request, queryset)
+        self._say_what_follows(request)
+
+    def _say_what_follows(self, request: HttpRequest) -> None:
+        self.message_user(
+            request,
+            "Records that change from now on follow the new mapping. Start a full sync to bring "
+            "those already here in line.",
+            messages.WARNING,
+        )
+
+
+# -- what the CRM says about itself -------------------------------------------------------------
+
+
+@admin.register(models.CrmConnection)
+class CrmConnectionAdmin(ReadOnlyAdmin):
+    list_display = ["org_name", "org_id", "edition", "profile", "last_success_at", "error_code"]
+    search_fields = ["org_name", "org_id"]
+
+
+@admin.register(models.CrmField)
+class CrmFieldAdmin(ReadOnlyAdmin):
+    list_display = ["module", "api_name", "label", "data_type", "length", "is_read_only"]
+    list_filter = [("module", admin.AllValuesFieldListFilter), "data_type"]
+    search_fields = ["api_name", "label"]
+
+
+@admin.register(models.Currency)
+class CurrencyAdmin(ReadOnlyAdmin):
+    list_display = ["iso_code", "name", "is_home", "is_active", "decimals"]
+    list_filter = ["is_active"]
+    search_fields = ["iso_code", "name"]
+
+
+class PipelineStageInline(admin.TabularInline):
+    model = models.PipelineStage
+    fields = ["stage", "sequence"]
+    extra = 0
+    can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).select_related("stage")
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(models.Pipeline)
+class PipelineAdmin(ReadOnlyAdmin):
+    list_display = ["name", "zoho_id", "is_default"]
+    search_fields = ["name", "zoho_id__exact"]
+    inlines = [PipelineStageInline]
+
+
+@admin.register(models.PipelineStage)
+class PipelineStageAdmin(ReadOnlyAdmin):
+    list_display = ["pipeline", "stage", "sequence"]
+    list_select_related = ["pipeline", "stage"]
+    list_filter = ["pipeline"]
+    search_fields = ["pipeline__name", "stage__display_name"]
+
+
+@admin.register(models.SharedValue)
+class SharedValueAdmin(ReadOnlyAdmin):
+    """Names and lives only: among the values is the token, if encrypted."""
+
+    list_display = ["name", "expires_at"]
+    fields = ["name", "set_at", "expires_at"]
+    search_fields = ["name"]

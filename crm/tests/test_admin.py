@@ -1,0 +1,388 @@
+"""The admin of the mirror: what ops see, what they may change, and what their acts do."""
+
+from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from crm.admin import ReadOnlyAdmin
+from crm.models import (
+    ChangeEvent,
+    CrmField,
+    CrmStage,
+    Deal,
+    DeletionHold,
+    ExchangeRate,
+    FailedRecord,
+    FieldMapping,
+    MirrorState,
+    SharedValue,
+    SyncRun,
+)
+from crm.models import runs as ledger
+from crm.tests.rows import (
+    SEEN,
+    AccountFactory,
+    ContactFactory,
+    CrmUserFactory,
+    DealFactory,
+    LeadFactory,
+    PipelineFactory,
+    SyncRunFactory,
+    mirrored,
+)
+
+pytestmark = pytest.mark.django_db
+MODELS = [model for label in ("crm", "o2r") for model in apps.get_app_config(label).get_models()]
+EDITABLE = {"CrmStage", "FieldMapping", "ExchangeRate"}
+
+
+@pytest.fixture(autouse=True)
+def crm(settings) -> None:
+    """A CRM is configured; what is queued stays queued."""
+    settings.CELERY_TASK_ALWAYS_EAGER = False
+    settings.ZOHO = SimpleNamespace(
+        base_url="http://127.0.0.1:9",
+        accounts_url="http://127.0.0.1:9",
+        api_version="v8",
+        client_id="id",
+        client_secret="secret",
+        refresh_token="refresh",
+        rate_limit_per_minute=100,
+        concurrency=2,
+        patience={},
+    )
+
+
+def address(model: Any, act: str, *args: Any) -> str:
+    meta = model._meta
+    return reverse(f"admin:{meta.app_label}_{meta.model_name}_{act}", args=args)
+
+
+def act(client: Any, model: Any, name: str, *rows: Any) -> Any:
+    chosen = [row.pk for row in rows]
+    data = {"action": name, ACTION_CHECKBOX_NAME: chosen, "index": 0}
+    return client.post(address(model, "changelist"), data, follow=True)
+
+
+def said(response: Any) -> str:
+    return " ".join(str(message) for message in response.context["messages"])
+
+
+# -- what is there ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_model_is_there_searchable_and_open_to_ops(ops_client, model: Any) -> None:
+    registered = admin.site._registry[model]
+    assert registered.search_fields
+    for query in ("", "?q=12", "?q=a word", "?q=" + "9" * 30, "?q=%00"):
+        assert ops_client.get(address(model, "changelist") + query).status_code == 200, query
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_only_configuration_can_be_changed(ops_client, admin_client, model: Any) -> None:
+    is_editable = model.__name__ in EDITABLE
+    assert isinstance(admin.site._registry[model], ReadOnlyAdmin) is not is_editable
+    if not is_editable:
+        for client in (ops_client, admin_client):
+            assert client.get(address(model, "add")).status_code == 403
+
+
+@pytest.mark.parametrize("who", ["rep_client", "manager_client", "integrator_client"])
+def test_others_have_no_admin(request, who: str) -> None:
+    response = request.getfixturevalue(who).get(address(Deal, "changelist"))
+    assert response.status_code == 302
+    assert "login" in response.headers["Location"]
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        AccountFactory,
+        ContactFactory,
+        LeadFactory,
+        DealFactory,
+        CrmUserFactory,
+        SyncRunFactory,
+        PipelineFactory,
+    ],
+)
+def test_fifty_rows_cost_the_queries_of_one(ops_client, factory: Any) -> None:
+    model = factory._meta.model
+    factory()
+    ops_client.get(address(model, "changelist"))  # the session notes that it is in use
+    counts = []
+    for _ in range(2):
+        with CaptureQueriesContext(connection) as captured:
+            assert ops_client.get(address(model, "changelist")).status_code == 200
+        counts.append(len(captured))
+        factory.create_batch(49)
+    assert counts[0] == counts[1]
+
+
+def test_record_and_history_are_looked_at_and_not_changed(ops_client) -> None:
+    deal = DealFactory(name="Untouched")
+    event = ChangeEvent.objects.create(
+        module="Deals", record_id=deal.pk, kind="created", learnt_at=SEEN, source="full"
+    )
+    for row in (deal, event, SyncRunFactory(), deal.owner):
+        url = address(type(row), "change", row.pk)
+        assert ops_client.get(url).status_code == 200
+        assert ops_client.post(url, {"name": "Changed"}).status_code == 403
+        assert ops_client.post(address(type(row), "delete", row.pk)).status_code == 403
+    deal.refresh_from_db()
+    assert deal.name == "Untouched"
+
+
+def test_deal_is_found_by_the_id_of_the_crm_and_by_name(ops_client) -> None:
+    deal = DealFactory(name="Blue Whale")
+    DealFactory(name="Red Fox")
+    for word in (str(deal.zoho_id), "blue"):
+        response = ops_client.get(address(Deal, "changelist"), {"q": word})
+        assert list(response.context["cl"].result_list) == [deal]
+
+
+def test_shared_values_are_not_shown(ops_client) -> None:
+    row = SharedValue.objects.create(name="zoho:token:x", value="canary-of-a-token", set_at=1.0)
+    for url in (address(SharedValue, "changelist"), address(SharedValue, "change", row.pk)):
+        assert b"canary" not in ops_client.get(url).content
+
+
+# -- syncs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sync_now", "delta"), ("sync_fully", "full")])
+def test_ops_start_a_sync_without_ticking_a_row(ops_client, ops, name: str, kind: str) -> None:
+    mirrored()
+    SyncRunFactory()
+    response = act(ops_client, SyncRun, name)
+    run = SyncRun.objects.get(status=ledger.QUEUED)
+    assert (run.kind, run.trigger, run.requested_by) == (kind, "user", ops)
+    assert f"run {run.pk}" in said(response)
+
+
+def test_second_sync_names_the_run_under_way(ops_client) -> None:
+    under_way = SyncRunFactory(status=ledger.RUNNING, ended_at=None)
+    response = act(ops_client, SyncRun, "sync_now", under_way)
+    assert f"run {under_way.pk}" in said(response)
+    assert SyncRun.objects.count() == 1
+
+
+# -- what did not fit ---------------------------------------------------------------------------
+
+
+def hold_of(*deals: Deal) -> DeletionHold:
+    return DeletionHold.objects.create(
+        module="Deals",
+        run_id=1,
+        zoho_ids=[deal.zoho_id for deal in deals],
+        live_before=10,
+        held_at=SEEN + timedelta(minutes=1),
+    )
+
+
+def test_confirmed_deletions_are_marked_and_told_once(ops_client) -> None:
+    gone, other = DealFactory(), DealFactory()
+    hold = hold_of(gone)
+    for _ in range(2):
+        act(ops_client, DeletionHold, "confirm_deletion", hold)
+    for row in (gone, other, hold):
+        row.refresh_from_db()
+    assert gone.deleted_at is not None and gone.deleted_source == "held"
+    assert other.deleted_at is None
+    assert (hold.status, hold.decided_at is not None) == (DeletionHold.APPLIED, True)
+    assert ChangeEvent.objects.filter(record_id=gone.pk, kind="deleted").count() == 1
+
+
+def test_record_that_came_back_since_is_spared(ops_client) -> None:
+    back = DealFactory(read_at=SEEN + timedelta(hours=1))
+    response = act(ops_client, DeletionHold, "confirm_deletion", hold_of(back))
+    back.refresh_from_db()
+    assert back.deleted_at is None
+    assert "0 marked as deleted; 1 left" in said(response)
+
+
+def test_kept_records_stay(ops_client) -> None:
+    deal = DealFactory()
+    hold = hold_of(deal)
+    act(ops_client, DeletionHold, "keep", hold)
+    act(ops_client, DeletionHold, "confirm_deletion", hold)
+    for row in (deal, hold):
+        row.refresh_from_db()
+    assert deal.deleted_at is None
+    assert hold.status == DeletionHold.DISMISSED
+
+
+def test_failure_is_marked_as_resolved(ops_client) -> None:
+    failed = FailedRecord.objects.create(
+        module="Deals",
+        dedupe_key="k",
+        code="no_id",
+        message="",
+        first_seen_at=SEEN,
+        last_seen_at=SEEN,
+    )
+    act(ops_client, FailedRecord, "mark_resolved", failed)
+    failed.refresh_from_db()
+    assert failed.resolved_at is not None
+
+
+def test_staff_without_the_role_have_none_of_the_acts(client, django_user_model: Any) -> None:
+    from django.contrib.auth.models import Permission
+
+    looker = django_user_model.objects.create_user("looker", is_staff=True)
+    looker.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client.force_login(looker, backend="django.contrib.auth.backends.ModelBackend")
+    deal = DealFactory()
+    hold = hold_of(deal)
+    act(client, DeletionHold, "confirm_deletion", hold)
+    act(client, SyncRun, "sync_fully")
+    act(client, SyncRun, "sync_now")
+    deal.refresh_from_db()
+    assert deal.deleted_at is None
+    assert not SyncRun.objects.exists()
+
+
+# -- configuration ------------------------------------------------------------------------------
+
+
+def needs_derive() -> bool:
+    return MirrorState.objects.filter(module="Deals", derive_needed=True).exists()
+
+
+@pytest.fixture
+def stage() -> CrmStage:
+    return CrmStage.objects.create(
+        actual_name="Prospecting", display_name="Prospecting", forecast_type="open", probability=5
+    )
+
+
+def test_stage_that_ops_change_stays_theirs_and_deals_follow(ops_client, stage) -> None:
+    url = address(CrmStage, "change", stage.pk)
+    response = ops_client.post(url, {"our_stage": "discovery", "probability": "30"})
+    assert response.status_code == 302
+    stage.refresh_from_db()
+    assert (stage.our_stage, stage.probability, stage.is_edited) == ("discovery", 30, True)
+    assert needs_derive()
+
+
+@pytest.mark.parametrize(
+    ("forecast", "ours", "percent", "field"),
+    [
+        ("open", "closed_won", "50", "our_stage"),
+        ("won", "proposal", "50", "our_stage"),
+        ("lost", "closed_won", "0", "our_stage"),
+        ("open", "proposal", "101", "probability"),
+        ("open", "proposal", "-1", "probability"),
+        ("open", "nonsense", "10", "our_stage"),
+    ],
+)
+def test_stage_that_cannot_be_is_refused(ops_client, stage, forecast, ours, percent, field) -> None:
+    CrmStage.objects.update(forecast_type=forecast)
+    url = address(CrmStage, "change", stage.pk)
+    response = ops_client.post(url, {"our_stage": ours, "probability": percent})
+    assert list(response.context["adminform"].form.errors) == [field]
+    assert not needs_derive()
+
+
+def test_stages_are_neither_added_nor_removed_by_hand(ops_client, stage) -> None:
+    assert ops_client.get(address(CrmStage, "add")).status_code == 403
+    assert ops_client.post(address(CrmStage, "delete", stage.pk)).status_code == 403
+
+
+def test_rate_set_by_hand_is_kept_exactly_and_deals_follow(ops_client) -> None:
+    data = {"iso_code": "usd", "day": "2026-03-01", "rate": "0.741234567"}
+    assert ops_client.post(address(ExchangeRate, "add"), data).status_code == 302
+    rate = ExchangeRate.objects.get()
+    assert (rate.iso_code, rate.rate_nano, rate.source) == ("USD", 741_234_567, "manual")
+    assert needs_derive()
+    url = address(ExchangeRate, "change", rate.pk)
+    assert b"0.741234567" in ops_client.get(url).content
+    assert ops_client.post(url, data | {"rate": "2"}).status_code == 302
+    rate.refresh_from_db()
+    assert rate.rate_nano == 2 * 10**9
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate": "0"},
+        {"rate": "-1"},
+        {"rate": "NaN"},
+        {"rate": "1e30"},
+        {"rate": "0.0000000001"},
+        {"iso_code": "dollar"},
+        {"day": "2026-02-30"},
+    ],
+)
+def test_rate_that_cannot_be_is_refused(ops_client, wrong: dict[str, str]) -> None:
+    data = {"iso_code": "USD", "day": "2026-03-01", "rate": "1.5", **wrong}
+    response = ops_client.post(address(ExchangeRate, "add"), data)
+    assert list(response.context["adminform"].form.errors) == list(wrong)
+    assert not ExchangeRate.objects.exists()
+
+
+def test_second_manual_rate_of_a_day_is_refused(ops_client) -> None:
+    data = {"iso_code": "USD", "day": "2026-03-01", "rate": "1.5"}
+    for _ in range(2):
+        ops_client.post(address(ExchangeRate, "add"), data)
+    assert ExchangeRate.objects.count() == 1
+
+
+def test_rate_of_the_crm_is_looked_at_only(ops_client) -> None:
+    rate = ExchangeRate.objects.create(iso_code="USD", day=date(2026, 3, 1), rate_nano=10**9)
+    url = address(ExchangeRate, "change", rate.pk)
+    assert ops_client.get(url).status_code == 200
+    data = {"iso_code": "USD", "day": "2026-03-01", "rate": "9"}
+    assert ops_client.post(url, data).status_code == 403
+    chosen = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [rate.pk], "post": "yes"}
+    ops_client.post(address(ExchangeRate, "changelist"), chosen)
+    rate.refresh_from_db()
+    assert rate.rate_nano == 10**9
+
+
+def test_mapping_is_checked_and_says_what_follows(ops_client) -> None:
+    CrmField.objects.create(module="Deals", api_name="Region", read_at=timezone.now())
+    url = address(FieldMapping, "add")
+    data = {"module": "Deals", "our_field": "territory", "api_name": "Region"}
+    response = ops_client.post(url, data, follow=True)
+    assert FieldMapping.objects.get().api_name == "Region"
+    assert "full sync" in said(response)
+    assert "no field" not in said(response)
+    data = {"module": "Deals", "our_field": "service_line", "api_name": "Absent"}
+    assert "no field Absent in Deals" in said(ops_client.post(url, data, follow=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("our_field", "change_seq"),
+        ("our_field", "industry"),
+        ("module", "Invoices"),
+        ("api_name", "Bad Name"),
+        ("api_name", "a,b"),
+    ],
+)
+def test_mapping_that_cannot_be_is_refused(ops_client, field: str, value: str) -> None:
+    data = {"module": "Deals", "our_field": "territory", "api_name": "Region", field: value}
+    response = ops_client.post(address(FieldMapping, "add"), data)
+    assert list(response.context["adminform"].form.errors) == [field]
+    assert not FieldMapping.objects.exists()
+
+
+def test_schedules_are_seen_and_changed_by_ops(ops_client) -> None:
+    from django_celery_beat.models import PeriodicTask
+
+    task = PeriodicTask.objects.get(task="crm.tasks.scheduled_delta")
+    for url in (address(PeriodicTask, "changelist"), address(PeriodicTask, "change", task.pk)):
+        assert ops_client.get(url).status_code == 200
+    assert ops_client.get(address(PeriodicTask, "add")).status_code == 403

@@ -1,0 +1,42 @@
+"""Opportunities and their roll-up in the admin: to look at; recompute alone writes them."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from crm.admin import ReadOnlyAdmin
+from o2r import models
+
+
+@admin.register(models.Opportunity)
+class OpportunityAdmin(ReadOnlyAdmin):
+    list_display = ["deal", "is_counted", "counted_stage", "counted_territory"]
+    list_display += ["counted_service_line", "counted_sgd_minor"]
+    list_select_related = ["deal"]
+    list_filter = ["is_counted"]
+    search_fields = ["deal__zoho_id__exact", "deal__name"]
+    ordering = ["-pk"]
+
+
+@admin.register(models.PipelineCell)
+class PipelineCellAdmin(ReadOnlyAdmin):
+    list_display = ["stage", "territory", "service_line", "owner_id", "count", "sgd_minor"]
+    list_filter = [("stage", admin.AllValuesFieldListFilter)]
+    search_fields = ["territory", "service_line", "owner_id__exact"]
+
+
+@admin.register(models.ClosedDay)
+class ClosedDayAdmin(ReadOnlyAdmin):
+    list_display = ["day", "stage", "dimension", "value", "count", "sgd_minor"]
+    list_filter = [
+        ("stage", admin.AllValuesFieldListFilter),
+        ("dimension", admin.AllValuesFieldListFilter),
+    ]
+    search_fields = ["value"]
+    ordering = ["-day"]
+
+
+@admin.register(models.RecomputeState)
+class RecomputeStateAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "deal_seq", "caught_up_at", "revision"]
+    search_fields = ["id__exact"]
