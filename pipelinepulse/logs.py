@@ -142,5 +142,6 @@ def configuration(*, level: str, form: str, secrets: Iterable[str]) -> dict[str,
             "celery.worker.strategy": {"level": "WARNING", "propagate": True},
             "celery.app.trace": {"level": "WARNING", "propagate": True},
             "celery.beat": {"level": "WARNING", "propagate": True},
+            "axes": {"level": "WARNING", "propagate": True},
         },
     }

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from pipelinepulse import env, home
 from pipelinepulse.tests.servers import free_port
@@ -76,17 +77,44 @@ class Running:
         self.process.send_signal(signum)
         return self.process.wait(60)
 
+    def dashboard_of(self, name: str, password: str) -> int:
+        """Sign in as a person does; the status of the first page, 0 for a refusal."""
+        address = f"http://127.0.0.1:{self.port}"
+        with requests.Session() as browser:
+            form = browser.get(f"{address}/login", timeout=30).text
+            csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form)[1]
+            filled = {"username": name, "password": password, "csrfmiddlewaretoken": csrf}
+            page = browser.post(f"{address}/login", filled, timeout=30)
+            return page.status_code if page.url == f"{address}/" else 0
+
+    def alive(self, name: str) -> bool:
+        """What `manage.py alive` says in another terminal."""
+        here = {
+            **os.environ,
+            **dict.fromkeys(env.SETTING_NAMES, ""),
+            "PULSE_HOME": str(self.folder),
+        }
+        command = [sys.executable, "manage.py", "alive", name]
+        return subprocess.run(command, cwd=ROOT, env=here, capture_output=True).returncode == 0
+
+    def kill(self, word: str) -> None:
+        """End the first process with that word in its command, as a power cut would."""
+        pid = next(pid for pid, words in sorted(self.processes().items()) if word in words)
+        os.kill(pid, signal.SIGKILL)
+
     def processes(self) -> dict[int, str]:
-        """Every process that works in this home, by what its environment says."""
+        """Every process of this home, by its environment or (the broker, which writes its title
+        over the place where that stands) by its title."""
         mark = f"PULSE_HOME={self.folder}".encode()
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    words = (folder / "cmdline").read_bytes().decode().split("\0")
-                    found[int(folder.name)] = " ".join(words)
+                words = (folder / "cmdline").read_bytes().decode().replace("\0", " ")
+                environment = (folder / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue  # it ended while we looked
+            if mark in environment or f"{self.folder}/" in words:
+                found[int(folder.name)] = words
         return found
 
 
@@ -138,11 +166,20 @@ def test_from_an_empty_folder_to_the_product_and_back(start, tmp_path) -> None:
     assert second.process.wait(60) == 2
     assert re.search(r"in use by another run \(process \d+\)", second.said)
 
+    # what was printed opens the door
+    assert run.dashboard_of("rep", re.search(r"^ +rep +(\S+)", run.said, re.M)[1]) == 200
+    token = re.search(r"API token +(\w+)", run.said)[1]
+    assert run.get("/api/zoho/status", Authorization=f"Token {token}") == 200
+    assert run.get("/api/zoho/status") == 401
+
     # a child that is killed comes back, and it is said
-    web = next(pid for pid, words in run.processes().items() if "gunicorn" in words)
-    os.kill(web, signal.SIGKILL)
+    run.kill("gunicorn")
     assert run.says("web has died (killed by SIGKILL)")
     assert eventually(lambda: run.get("/readyz") == 200)
+    run.kill("valkey-server")
+    assert run.says("broker has died (killed by SIGKILL)")
+    assert eventually(lambda: run.alive("worker"), 60), run.said
+    assert eventually(lambda: run.alive("beat"), 60), run.said
 
     begun = time.monotonic()
     assert run.end(signal.SIGINT) == 130
