@@ -1,9 +1,17 @@
 """How gunicorn serves the product; read by itself when it starts in this folder."""
 
 import os
+import sys
+from pathlib import Path
 
-# HOST and PORT are where to listen; the command line's --bind wins.
-bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT') or 8000}"
+# gunicorn looks for modules here only after it has read this file.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipelinepulse.settings")
+
+from django.conf import settings
+
+# Where to listen; the command line's --bind wins.
+bind = f"{os.environ.get('HOST', '127.0.0.1')}:{settings.PORT}"
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = int(os.environ.get("WEB_THREADS", "4"))

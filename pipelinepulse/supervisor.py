@@ -26,6 +26,9 @@ LONGEST_PAUSE = 30.0
 # A child that lived this long is healthy: its next death starts with the first pause again.
 HEALTHY_AFTER = 60.0
 TICK = 0.2
+# A child that lives but does not answer is asked this often, and killed after so many silences.
+ASK_EVERY = 30.0
+SILENCES = 3
 BIGGEST_LOG = 5_000_000
 
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +61,8 @@ def die_with_parent() -> Callable[[], None] | None:
 class Child:
     """A process to keep running, in a process group of its own.
 
-    What a quiet one says goes into the log alone.
+    What a quiet one says goes into the log alone. `answers`, if given, tells whether it does its
+    work; it must return within a few seconds, for everything waits while it is asked.
     """
 
     name: str
@@ -66,11 +70,14 @@ class Child:
     env: Mapping[str, str]
     stop_seconds: float = 5.0
     is_quiet: bool = False
+    answers: Callable[[], bool] | None = None
     process: subprocess.Popen[bytes] | None = None
     output: IO[bytes] | None = None
     started_at: float = 0.0
     pause: float = FIRST_PAUSE
     start_again_at: float = 0.0
+    ask_again_at: float = 0.0
+    silences: int = 0
     unfinished: bytes = b""
 
     @property
@@ -194,6 +201,8 @@ class Supervisor:
             preexec_fn=self._prepare_child,
         )
         child.started_at = time.monotonic()
+        child.ask_again_at = child.started_at + ASK_EVERY
+        child.silences = 0
         child.output = child.process.stdout
         if child.output is not None:
             os.set_blocking(child.output.fileno(), False)
@@ -214,6 +223,7 @@ class Supervisor:
                 self._spawn(child)
             return
         if child.is_alive:
+            self._ask(child, child.process, now)
             return
         how = _how(child.process.returncode)
         self._bury(child, child.process)
@@ -222,6 +232,16 @@ class Supervisor:
         self.say(f"{child.name} has died ({how}); starting it again in {child.pause:g} s")
         child.start_again_at = now + child.pause
         child.pause = min(LONGEST_PAUSE, child.pause * 2)
+
+    def _ask(self, child: Child, process: subprocess.Popen[bytes], now: float) -> None:
+        """Kill a child that has been silent too often; the next look finds it dead."""
+        if child.answers is None or now < child.ask_again_at:
+            return
+        child.silences = 0 if child.answers() else child.silences + 1
+        child.ask_again_at = time.monotonic() + ASK_EVERY
+        if child.silences >= SILENCES:
+            self.say(f"{child.name} lives but has not answered {SILENCES} times; it is killed")
+            process.kill()
 
     def _bury(self, child: Child, process: subprocess.Popen[bytes]) -> None:
         """End what a dead child left behind in its group, and read what it still said."""

@@ -139,6 +139,19 @@ def test_what_a_killed_master_leaves_behind_is_ended(supervisor, out) -> None:
     assert eventually(lambda: not is_running(grandchild))
 
 
+def test_child_that_lives_but_does_not_answer_is_replaced(supervisor, out, monkeypatch) -> None:
+    monkeypatch.setattr("pipelinepulse.supervisor.ASK_EVERY", 0.1)
+    answers = iter([True, False, False, True, False, False, False])
+    worker = child("worker", SLEEPER, answers=lambda: next(answers, True))
+    supervisor.start(worker)
+    first = pid_of(worker)
+    assert supervisor.wait_until(lambda: worker.is_alive and pid_of(worker) != first, seconds=20)
+    assert "worker lives but has not answered 3 times; it is killed" in out.getvalue()
+    assert next(answers, None) is None  # a single silence, or two, did not kill it
+    supervisor.wait_until(lambda: False, seconds=1)
+    assert out.getvalue().count("is killed") == 1
+
+
 def test_signal_ends_the_wait_at_once(supervisor) -> None:
     supervisor.start(child("web", SLEEPER))
     os.kill(os.getpid(), signal.SIGTERM)

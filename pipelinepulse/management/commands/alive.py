@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["process"] == "worker":
-            problem = worker_problem(options["node"] or f"celery@{socket.gethostname()}")
+            problem = worker_problem(options["node"] or own_node())
         else:
             problem = beat_problem()
         if problem:
@@ -40,15 +40,26 @@ class Command(BaseCommand):
         self.stdout.write(f"{options['process']} is alive")
 
 
-def worker_problem(node: str) -> str:
+def own_node() -> str:
+    """The name that a worker on this machine has unless it was given another one."""
+    return f"celery@{socket.gethostname()}"
+
+
+def worker_problem(node: str, *, broker_url: str | None = None) -> str:
+    """Why the worker is not alive, or an empty text. Asks on a connection of its own, at the
+    broker of the settings unless another one is named."""
     try:
-        replies = app.control.ping(destination=[node], timeout=PING_SECONDS)
+        with app.connection_for_write(broker_url) as connection:
+            replies = app.control.ping(
+                destination=[node], timeout=PING_SECONDS, limit=1, connection=connection
+            )
     except Exception as error:  # the broker library raises its transports' own errors
         return f"the broker does not answer ({type(error).__name__})"
     return "" if replies else f"{node} does not answer"
 
 
 def beat_problem() -> str:
+    """Why beat is not alive, or an empty text."""
     last_run_at = PeriodicTask.objects.aggregate(Max("last_run_at"))["last_run_at__max"]
     if last_run_at is None:
         return "beat has never sent anything"

@@ -23,6 +23,7 @@ from crm.models import SyncRun
 from pipelinepulse import broker, static_files
 from pipelinepulse import home as pulse_home
 from pipelinepulse.env import CRM_SETTINGS
+from pipelinepulse.management.commands.alive import own_node, worker_problem
 from pipelinepulse.people import DemoPeople, ensure_demo_people, retire_demo_people
 from pipelinepulse.supervisor import Child, Stopped, Supervisor
 
@@ -114,9 +115,10 @@ class Run:
         try:
             call_command("migrate", interactive=False, verbosity=0)
         except DatabaseError as error:
+            where = connection.settings_dict["NAME"] if connection.vendor == "sqlite" else "server"
             raise CannotRun(
-                f"the database cannot be used ({one_line(error)}); check DATABASE_URL, its server "
-                "and the rights on its file."
+                f"the database cannot be used ({one_line(error)}); check DATABASE_URL and its "
+                f"{where}."
             ) from None
         finally:
             connection.close()
@@ -181,16 +183,27 @@ class Run:
         python = sys.executable
         celery = [python, "-m", "celery", "-A", "pipelinepulse", "--quiet"]
         web = Child(
-            "web", [python, "-m", "gunicorn", "pipelinepulse.wsgi"], {**self.env, "HOST": HOST}, 8
+            "web",
+            [python, "-m", "gunicorn", "pipelinepulse.wsgi"],
+            {**self.env, "HOST": HOST},
+            stop_seconds=8,
+            answers=lambda: status_of("/healthz", settings.PORT) == 200,
         )
         worker = [*celery, "worker", "--concurrency", "2", "--without-mingle", "--without-gossip"]
         self.supervisor.start(web)
         # In a container everybody is root, and the warning about it fills half a screen.
         calm = {**self.env, "PYTHONWARNINGS": "ignore:You're running the worker"}
-        self.supervisor.start(Child("worker", worker, calm, stop_seconds=15))
+        self.supervisor.start(
+            Child("worker", worker, calm, stop_seconds=15, answers=self._worker_answers)
+        )
         self.supervisor.start(Child("beat", [*celery, "beat", "--pidfile="], self.env))
-        if not self.supervisor.wait_until(lambda: is_ready(settings.PORT), seconds=COME_UP_SECONDS):
+        if not self.supervisor.wait_until(is_ready, seconds=COME_UP_SECONDS):
             self.supervisor.say("web does not answer yet; its reason stands above")
+
+    def _worker_answers(self) -> bool:
+        """Known to happen: a worker that is connected again and hears nothing any more."""
+        url = self.connections["REDIS_URL"]
+        return not broker.answers(url) or not worker_problem(own_node(), broker_url=url)
 
     def _connect(self, **connections: str) -> None:
         """Note what was started, for our children and for commands in another terminal."""
@@ -237,14 +250,19 @@ def listens(port: int) -> bool:
     return False
 
 
-def is_ready(port: int) -> bool:
-    """Whether /readyz of our own web process says 200."""
-    ask = http.client.HTTPConnection(HOST, port, timeout=2)
+def is_ready() -> bool:
+    """Whether our web process can serve."""
+    return status_of("/readyz", settings.PORT) == 200
+
+
+def status_of(path: str, port: int) -> int:
+    """What our web process answers there; 0 without an answer."""
+    ask = http.client.HTTPConnection(HOST, port, timeout=3)
     try:
-        ask.request("GET", "/readyz")
-        return ask.getresponse().status == 200
+        ask.request("GET", path)
+        return ask.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         ask.close()
 
