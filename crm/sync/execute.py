@@ -18,11 +18,11 @@ from django.utils import timezone
 from crm.errors import CrmError, LeaseLost
 from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import delta, full, lease, memory, metadata, rederive, runs
+from crm.sync import delta, full, lease, memory, metadata, rederive, runs, watermark
 from crm.sync.context import SyncContext
 from crm.sync.session import Session, StopRequested
 from crm.zoho.client import ZohoClient
-from crm.zoho.errors import FixFields, NotPermitted, ScopeMissing, ZohoError
+from crm.zoho.errors import FixFields, NotPermitted, PagingLimit, ScopeMissing, ZohoError
 from crm.zoho.factory import client_from_settings
 
 log = structlog.get_logger(__name__)
@@ -55,11 +55,10 @@ def execute(
     held = lease.acquire()
     if held is None:
         return None
-    memory.use_few_arenas()
     try:
         if not runs.open_run(run, held.fence):
             return None
-        with held.kept_alive():
+        with memory.tuned(), held.kept_alive():
             _execute(run, held, should_stop, on_page, on_interrupt, make_client)
     finally:
         with contextlib.suppress(DatabaseError):
@@ -133,19 +132,24 @@ def _execute(
 
 
 def _read_all(session: Session) -> None:
-    run = session.run
     _refresh_metadata_if_due(session)
     session.context = SyncContext(timezone.now())
-    read = full.read_module if run.kind == runs.FULL else delta.read_module
-    parts = list(run.parts.exclude(state__in=[SyncRunModule.DONE, SyncRunModule.REFUSED]))
-    for part in parts:
+    _read_parts(session)
+    rederive.run_if_needed(session.lease, session.context.deriver)
+
+
+def _read_parts(session: Session) -> None:
+    """Module by module; what concerns one of them does not keep the others waiting."""
+    read = full.read_module if session.run.kind == runs.FULL else delta.read_module
+    ended = [SyncRunModule.DONE, SyncRunModule.REFUSED]
+    for part in list(session.run.parts.exclude(state__in=ended)):
         try:
             read(session, part)
-        except (ScopeMissing, NotPermitted, FixFields) as error:
+        except (ScopeMissing, NotPermitted, FixFields, PagingLimit) as error:
             # Nothing of a module that we may not see is taken for deleted.
             session.mark(part, state=SyncRunModule.REFUSED, message=error.message[:1000])
+            watermark.skip(part.module, error.message)
         session.save_spent()
-    rederive.run_if_needed(session.lease, session.context.deriver)
 
 
 def _refresh_metadata_if_due(session: Session) -> None:
@@ -214,8 +218,7 @@ def run_queued_delta(session: Session) -> None:
         return
     nested = session.nested(queued)
     try:
-        for part in queued.parts.all():
-            delta.read_module(nested, part)
+        _read_parts(nested)
         _conclude(nested)
     except ZohoError as error:
         runs.close_run(queued, ledger.FAILED, code=error.code, message=error.message)

@@ -28,6 +28,7 @@ from crm.models import (
     CrmStage,
     CrmUser,
     Currency,
+    Deal,
     ExchangeRate,
     MirrorState,
     Pipeline,
@@ -79,7 +80,12 @@ def refresh(client: ZohoClient, now: datetime) -> MetadataNews:
 
 
 def queue_derive() -> None:
-    """Have every deal's derived columns computed anew, from the first row (resumable)."""
+    """Have every deal's derived columns computed anew, from the first row (resumable).
+
+    Deals that a run stores later are derived with what holds then.
+    """
+    if not Deal.objects.exists():
+        return
     MirrorState.objects.update_or_create(
         module="Deals", defaults={"derive_needed": True, "derive_cursor": 0}
     )

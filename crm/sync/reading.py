@@ -23,6 +23,7 @@ from crm.zoho.errors import BadPayload, GiveUp, PageTokenRejected
 Clock = Callable[[], datetime]
 Interval = tuple[int, int | None]  # (after, upto]; upto None: to the end
 RANGE_ROWS = 2000
+BODIES_WAITING = 2
 # Rows of one transaction: short enough that a person's edit does not wait for it.
 STORED_AT_ONCE = 500
 _TRIES = 3
@@ -30,12 +31,14 @@ _TRIES = 3
 
 @dataclass
 class Batch:
-    """One page. `id_span`: the page holds all records of these ids (None: nothing is said)."""
+    """One page. `id_span`: the page holds all records of these ids (None: nothing is said).
+    `server_date`: the CRM's clock when it answered."""
 
     records: Sequence[RawRecord]
     read_at: datetime
     id_span: Interval | None
     cursor: dict[str, Any]
+    server_date: datetime | None = None
 
 
 def ids_of(page: Page) -> list[int]:
@@ -110,15 +113,18 @@ class RangeReader:
             upto = _last_id(piece, (after, span[1])) or after
             if start + STORED_AT_ONCE >= len(records):
                 break
-            rest = [upto, span[1]]
-            yield Batch(piece, read_at, (after, upto), {"open": [rest, *self._uncovered()]})
+            cursor = {"open": [[upto, span[1]], *self._uncovered()]}
+            yield Batch(piece, read_at, (after, upto), cursor, page.server_date)
             after = upto
         else:
             piece = []
-        yield Batch(piece, read_at, (after, span[1]), {"open": self._uncovered()})
+        cursor = {"open": self._uncovered()}
+        yield Batch(piece, read_at, (after, span[1]), cursor, page.server_date)
 
     def _submit(self, pool: ThreadPoolExecutor) -> None:
-        while self.open and len(self.in_flight) < self.workers:
+        """More calls, unless bodies wait already: then storing is what takes the time."""
+        waiting = sum(future.done() for future in self.in_flight)
+        while self.open and len(self.in_flight) < self.workers and waiting < BODIES_WAITING:
             interval = self.open.popleft()
             self.in_flight[pool.submit(self._fetch, interval)] = interval
 
@@ -217,7 +223,7 @@ def read_changed(
         )
         last = _last_id(page.records, (after, None))
         if page.records:
-            yield Batch(page.records, read_at, None, {"after": last or after})
+            yield Batch(page.records, read_at, None, {"after": last or after}, page.server_date)
         if not page.more:
             return
         if last is None:
@@ -276,7 +282,8 @@ def _pages_from(
         is_end = not page.more
         if records or is_end:
             cursor = {"after": last, "token": page.next_token}
-            yield Batch(records, read_at, (after, None if is_end else last), cursor)
+            span = (after, None if is_end else last)
+            yield Batch(records, read_at, span, cursor, page.server_date)
             after = last
         read_at = clock()
     if not is_end:  # an empty module answers without any page
@@ -324,7 +331,7 @@ def read_changed_by_pages(
         modified_since=since,
         converted=module.converted,
     ):
-        yield Batch(page.records, read_at, None, {})
+        yield Batch(page.records, read_at, None, {}, page.server_date)
         read_at = clock()
 
 

@@ -19,6 +19,12 @@ def state() -> dict[str, int | None]:
 
 def main() -> None:
     before = state() if MirrorState.objects.exists() else {}
+    if not before:
+        # What deals refer to is there already, as in any full sync.
+        names = ["Accounts", "Contacts"]
+        execute(
+            runs.request_run(kind="full", trigger="command", module_names=names, nudge=False).pk
+        )
     started = time.monotonic()
     run = runs.request_run(kind="full", trigger="command", module_names=["Deals"], nudge=False)
     execute(run.pk)
