@@ -86,7 +86,8 @@ def links_behind_numbers(page: str) -> list[tuple[str, int]]:
 
 
 def rows_in_list(client: Client, address: str) -> int:
-    shown = re.search(r"<strong>([\d,]+)</strong> opportunit", page_of(client, address))
+    totals = page_of(client, address, **HTMX, **{"X-Part": "totals"})
+    shown = re.search(r"<strong>([\d,]+)</strong> opportunit", totals)
     assert shown
     return int(shown[1].replace(",", ""))
 

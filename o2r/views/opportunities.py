@@ -1,7 +1,8 @@
 """The list of opportunities: what is behind every number of the dashboard, read-only.
 
 Decides what a row shows and how pages follow each other. Which deals it holds, the address says
-(`o2r/filters.py`), in the same words as everywhere.
+(`o2r/filters.py`), in the same words as everywhere. Totals of a large selection take longer than
+its first rows, so they follow by themselves.
 """
 
 from __future__ import annotations
@@ -29,14 +30,18 @@ NO_VALUE = {"territory": "None given", "service_line": "None given", "owner": "N
 @for_sales
 @require_safe
 def opportunity_list(request: HttpRequest) -> HttpResponse:
-    """One page of the selection, last changed first, with its totals."""
+    """One page of the selection, last changed first; or with htmx its totals alone."""
     selection = Selection.from_query(request.GET, request.user)
     rows = selection.deals()
+    if request.htmx and request.headers.get("X-Part") == "totals":
+        context = {"totals": totals_of(rows)}
+        return render(request, "o2r/opportunity_list.html#totals", context)
     page = page_number(request)
     start = (page - 1) * PAGE_ROWS
     ordered = rows.order_by("-crm_modified_at", "-id")
     deals: list[Deal] = list(ordered[start : start + PAGE_ROWS + 1])
     shown = deals[:PAGE_ROWS]
+    query = selection.query()
     context = {
         "selection": selection,
         "chips": [
@@ -44,9 +49,12 @@ def opportunity_list(request: HttpRequest) -> HttpResponse:
         ],
         "filters": filters(selection),
         "kept": kept_filters(selection),
-        "totals": totals_of(rows),
+        "here": list_address(query),
+        # Said by nothing but the link for browsers without JavaScript.
+        "counted": list_address(joined(query, "page=1")),
+        "totals": totals_of(rows) if request.GET.get("page") == "1" else None,
         "deals": shown,
-        "pager": pager(selection, page, len(shown), has_more=len(deals) > PAGE_ROWS),
+        "pager": pager(query, page, len(shown), has_more=len(deals) > PAGE_ROWS),
     }
     return render(request, "o2r/opportunity_list.html", context)
 
@@ -83,12 +91,15 @@ def totals_of(rows: QuerySet) -> dict[str, Any]:
     )
 
 
-def pager(selection: Selection, page: int, count: int, *, has_more: bool) -> dict[str, str]:
+def joined(*queries: str) -> str:
+    return "&".join(filter(None, queries))
+
+
+def pager(query: str, page: int, count: int, *, has_more: bool) -> dict[str, str]:
     """Where this page lies, and the addresses before and after it."""
-    query = selection.query()
 
     def at(number: int) -> str:
-        return list_address("&".join(filter(None, [query, f"page={number}" if number > 1 else ""])))
+        return list_address(joined(query, f"page={number}" if number > 1 else ""))
 
     first = (page - 1) * PAGE_ROWS + 1
     words = f"{first:,} to {first + count - 1:,}" if count else ""

@@ -1,0 +1,132 @@
+"""The list of opportunities: rows, filters, totals, pages."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from o2r.tests import mirror_rows as rows
+from o2r.views import opportunities
+
+pytestmark = pytest.mark.django_db
+
+TOTALS = {"HX-Request": "true", "X-Part": "totals"}
+
+
+@pytest.fixture(autouse=True)
+def configured(settings: Any) -> None:
+    settings.ZOHO = rows.ZOHO
+    rows.synced()
+
+
+def page_of(client: Client, path: str = "/opportunities", **headers: str) -> str:
+    response = client.get(path, headers=headers)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def names(page: str) -> list[str]:
+    found = re.findall(r'data-testid="opportunity-row"><th scope="row">(.*?)<span', page)
+    return [html.unescape(name) for name in found]
+
+
+def words(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).replace("\xa0", " ").split())
+
+
+def test_a_row_shows_the_amount_in_sgd_and_in_its_own_currency(rep_client: Client) -> None:
+    rows.deal("Yen", sgd=12_345, amount_minor=1_000_000, currency="JPY")
+    page = page_of(rep_client)
+    assert 'title="SGD 123.45"' in page
+    assert "JPY&nbsp;1,000,000" in page
+
+
+def test_ended_ones_are_shown_when_asked_for(rep_client: Client) -> None:
+    rows.deal("Open")
+    rows.deal("Lost", stage="closed_lost")
+    assert names(page_of(rep_client)) == ["Open"]
+    assert names(page_of(rep_client, "/opportunities?outcome=lost")) == ["Lost"]
+    assert names(page_of(rep_client, "/opportunities?stage=closed_lost")) == ["Lost"]
+
+
+@pytest.mark.parametrize("search", ["zone", "ACME", "cme cor"])
+def test_search_finds_part_of_a_name_or_account(rep_client: Client, search: str) -> None:
+    rows.deal("Landing zone", account=rows.account("Acme Corp"))
+    rows.deal("Something else")
+    assert names(page_of(rep_client, f"/opportunities?search={search}")) == ["Landing zone"]
+
+
+def test_the_bar_keeps_what_it_has_no_field_for(rep_client: Client) -> None:
+    page = page_of(rep_client, "/opportunities?missing=amount&stage=proposal,negotiation")
+    assert '<input type="hidden" name="missing" value="amount">' in page
+    assert '<option value="proposal,negotiation" selected>Proposal, Negotiation</option>' in page
+
+
+def test_choices_are_the_values_that_deals_have(rep_client: Client) -> None:
+    rows.deal(territory="APAC", owner=rows.owner("Ann Lee"))
+    rows.owner("Nobody's owner")
+    rows.count()
+    page = page_of(rep_client)
+    assert '<option value="APAC">APAC</option>' in page
+    assert "Ann Lee</option>" in page
+    assert "Nobody" not in page
+
+
+def test_totals_are_those_of_the_whole_selection(rep_client: Client) -> None:
+    for number in range(opportunities.PAGE_ROWS + 5):
+        rows.deal(f"Deal {number}", sgd=10_000)
+    rows.deal("Unpriced", sgd=None)
+    assert "Counting" in page_of(rep_client)
+    said = words(page_of(rep_client, **TOTALS))
+    assert said.startswith("56 opportunities worth SGD 5.5K open ones weighted SGD 2.75K")
+    assert "1 without a value in SGD" in said
+    assert "56 opportunities" in words(page_of(rep_client, "/opportunities?page=1"))
+
+
+def test_pages_follow_each_other_without_gap_or_repetition(rep_client: Client) -> None:
+    made = {rows.deal(f"Deal {number}").name for number in range(opportunities.PAGE_ROWS + 5)}
+    first = page_of(rep_client, "/opportunities?stage=proposal")
+    following = re.search(r'rel="next" href="([^"]+)"', first)
+    assert following
+    second = page_of(rep_client, html.unescape(following[1]))
+    assert sorted(names(first) + names(second)) == sorted(made)
+    assert 'rel="next"' not in second
+    assert 'rel="prev" href="/opportunities?stage=proposal"' in second
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "99999999999999999999", "²"])
+def test_a_page_that_is_none_is_the_first(rep_client: Client, page: str) -> None:
+    rows.deal("Here")
+    assert names(page_of(rep_client, f"/opportunities?page={page}")) == ["Here"]
+
+
+def test_beyond_the_last_page_filters_are_asked_for(
+    rep_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opportunities, "LAST_PAGE", 1)
+    for number in range(opportunities.PAGE_ROWS + 1):
+        rows.deal(f"Deal {number}")
+    page = page_of(rep_client)
+    assert "set a filter to see further ones" in page
+    assert 'rel="next"' not in page
+
+
+def test_nothing_found_is_not_the_same_as_nothing_there(rep_client: Client) -> None:
+    assert "There are no opportunities yet" in page_of(rep_client)
+    rows.deal("Here")
+    assert "No opportunity matches these filters" in page_of(
+        rep_client, "/opportunities?search=nowhere"
+    )
+
+
+@pytest.mark.parametrize(
+    "query", ["stage=%00", "closing_from=2026-02-30", "amount_min=x", "search=%00", "owner=%F0%9F"]
+)
+def test_bad_values_are_left_out_and_break_nothing(rep_client: Client, query: str) -> None:
+    rows.deal("Here")
+    assert rep_client.get(f"/opportunities?{query}").status_code == 200
+    assert rep_client.get(f"/?{query}").status_code == 200
