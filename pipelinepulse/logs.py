@@ -142,6 +142,8 @@ def configuration(*, level: str, form: str, secrets: Iterable[str]) -> dict[str,
             "celery.worker.strategy": {"level": "WARNING", "propagate": True},
             "celery.app.trace": {"level": "WARNING", "propagate": True},
             "celery.beat": {"level": "WARNING", "propagate": True},
+            # It warns that the address of a socket names no host.
+            "kombu.connection": {"level": "ERROR", "propagate": True},
             "axes": {"level": "WARNING", "propagate": True},
         },
     }

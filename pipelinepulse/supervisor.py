@@ -113,6 +113,8 @@ class Supervisor:
         return self
 
     def __exit__(self, *failure: object) -> None:
+        if self._signum is not None:
+            self.say(f"{signal.Signals(self._signum).name} received; stopping everything")
         self._stop_all()
         signal.set_wakeup_fd(self._old_wakeup)
         for signum, handler in self._old_handlers.items():
