@@ -23,7 +23,8 @@ from crm.models import Account, Contact, CrmUser, Lead, Pipeline, SyncRun
 from crm.permissions import may_start_sync
 from crm.sync.runs import request_run
 
-UPDATED = Order("updated_at")
+# Numbers in commit order, with an index: the same order as the times, and it stays fast.
+UPDATED = Order("change_seq")
 
 
 class StatusView(StrictParameters, APIView):
@@ -126,7 +127,7 @@ class UserViewSet(ReadViewSet):
 
     serializer_class = serializers.UserSerializer
     filterset_class = filters.UserFilter
-    orders = {"id": BY_ID, "name": Order("name"), "updated_at": UPDATED}
+    orders = {"id": BY_ID, "name": Order("name"), "updated_at": Order("updated_at")}
     queryset = CrmUser.objects.all()
 
 

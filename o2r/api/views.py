@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from crm.api.base import ReadViewSet, StrictFilters, refuse_unfit
 from crm.api.paging import BY_ID, Order, Pages
-from crm.api.views import status_body
+from crm.api.views import UPDATED, status_body
 from o2r import querysets
 from o2r.api import serializers
 from o2r.filters import OpportunityFilter, Selection, today_of_business
@@ -27,7 +27,7 @@ ORDERS = {
     "probability": Order("probability", is_nullable=True),
     "closing_date": Order("closing_date", is_nullable=True),
     "created_at": Order("crm_created_at", is_nullable=True),
-    "updated_at": Order("updated_at"),
+    "updated_at": UPDATED,
 }
 
 

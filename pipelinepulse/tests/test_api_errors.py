@@ -74,6 +74,16 @@ def test_person_without_a_role_hears_why(client: Client, path: str) -> None:
     assert "no role yet" in body["message"]
 
 
+@pytest.mark.parametrize("accept", ["text/html", "application/xml", "garbage", "text/html,*/*"])
+def test_answer_is_json_whatever_the_caller_would_accept(
+    client: Client, rep_client, accept: str
+) -> None:
+    refusal(client.get("/api/zoho/status", headers={"accept": accept}), 401)
+    response = rep_client.get("/api/zoho/status", headers={"accept": accept})
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+
+
 def test_wrong_token_and_token_of_a_disabled_person(rep) -> None:
     token = Token.objects.create(user=rep)
     User.objects.filter(pk=rep.pk).update(is_active=False)

@@ -1,0 +1,17 @@
+"""The API speaks JSON, whatever a caller says it would accept: errors too must reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rest_framework.negotiation import DefaultContentNegotiation
+
+
+class OneForm(DefaultContentNegotiation):
+    """A view has one renderer: that is the answer's form."""
+
+    def select_renderer(
+        self, request: Any, renderers: Sequence[Any], format_suffix: str | None = None
+    ) -> tuple[Any, str]:
+        return renderers[0], renderers[0].media_type
