@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Min
 from django_celery_beat.models import PeriodicTask
 
 from crm.models import CrmConnection, MirrorState, SyncRun
@@ -89,14 +88,17 @@ class SyncState:
 
 
 def freshness_seconds(now: datetime) -> int | None:
-    """Whole seconds; None before every module was completely read once."""
-    states = MirrorState.objects.filter(
-        module__in=[m.name for m in modules.ORDER], complete_s0__isnull=False
-    )
-    if states.count() < len(modules.ORDER):
-        return None
-    oldest = states.aggregate(oldest=Min("complete_s0"))["oldest"]
-    return max(0, int((now - oldest).total_seconds()))
+    """Whole seconds; None before every module that the CRM lets us read was read once."""
+    rows = MirrorState.objects.values_list("module", "complete_s0", "skipped_message")
+    known = {module: (s0, refused) for module, s0, refused in rows}
+    times: list[datetime] = []
+    for module in modules.ORDER:
+        s0, refused = known.get(module.name, (None, ""))
+        if s0 is not None:
+            times.append(s0)
+        elif not refused:
+            return None
+    return max(0, int((now - min(times)).total_seconds())) if times else None
 
 
 def progress_of(run: SyncRun, now: datetime) -> RunProgress:

@@ -65,6 +65,12 @@ def may_have_shifted(
     return any(s0 is None or row.deleted_at is None or row.deleted_at >= s0 for row in deleted)
 
 
+def marked_since(module: Module, since: datetime) -> list[int]:
+    """Records whose deletion the CRM told of, with a time since then."""
+    rows = module.model.objects.filter(deleted_at__gte=since, deleted_source="list")
+    return list(rows.values_list("zoho_id", flat=True))
+
+
 def live_ids(module: Module, zoho_ids: Iterable[int]) -> list[int]:
     """Those of the ids that the mirror holds as live."""
     found: list[int] = []

@@ -14,7 +14,7 @@ from django.utils import timezone
 from crm.models import SyncRunModule
 from crm.sync import deletions, full, watermark
 from crm.sync.modules import Module
-from crm.sync.reading import read_changed, read_changed_by_pages
+from crm.sync.reading import Batch, read_changed, read_changed_by_pages
 from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
@@ -94,4 +94,12 @@ def _settle_deletions(
     deleted = list(deletions.deleted_since(session.client, module, since))
     told = {row.zoho_id: row for row in deleted}
     full.settle(session, part, module, store, list(told), source="list", told=told)
+    # No longer in the list: back from the recycle bin, as old as it was.
+    back = [zoho_id for zoho_id in deletions.marked_since(module, since) if zoho_id not in told]
+    fields = session.context.api_names(module.name)
+    for verdict in deletions.verify(session.client, module, fields, back):
+        if verdict.alive:
+            session.store_batch(
+                part, store, Batch(verdict.alive, verdict.read_at, None, part.cursor)
+            )
     return deleted

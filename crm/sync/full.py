@@ -18,7 +18,14 @@ from crm.sync.reading import Batch, RangeReader, read_by_id
 from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.sync.tombstones import tell_deletions
-from crm.zoho.errors import FixFields, FixRequest, NotPermitted, QueryRefused, ScopeMissing
+from crm.zoho.errors import (
+    FixFields,
+    FixRequest,
+    NotPermitted,
+    PagingLimit,
+    QueryRefused,
+    ScopeMissing,
+)
 
 RANGES, PAGES = "ranges", "pages"
 _NO_COQL = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
@@ -85,9 +92,7 @@ def _read_pages(session: Session, part: SyncRunModule, module: Module, store: St
     fields = session.context.api_names(module.name)
     known: set[int] | None = None
     for _ in range(deletions.MAX_READINGS):
-        for batch in read_by_id(
-            session.client, module, fields, clock=timezone.now, cursor=part.cursor
-        ):
+        for batch in _pages(session, part, module, fields):
             session.store_batch(part, store, batch)
         s0 = session.s0()
         since = watermark.read_from(s0) if s0 is not None else None
@@ -97,6 +102,23 @@ def _read_pages(session: Session, part: SyncRunModule, module: Module, store: St
         known = {row.zoho_id for row in deleted}
         session.mark(part, cursor={})
     return False
+
+
+def _pages(
+    session: Session, part: SyncRunModule, module: Module, fields: list[str]
+) -> Iterator[Batch]:
+    """By page tokens as far as they reach, the rest by id ranges."""
+    if "open" not in part.cursor:
+        try:
+            yield from read_by_id(
+                session.client, module, fields, clock=timezone.now, cursor=part.cursor
+            )
+            return
+        except PagingLimit:
+            if session.coql_refused or "after" not in part.cursor:
+                raise
+            session.mark(part, cursor={"open": [[part.cursor["after"], None]]})
+    yield from _ranges(session, part, module)
 
 
 def _ranges(session: Session, part: SyncRunModule, module: Module) -> Iterator[Batch]:

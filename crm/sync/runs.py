@@ -14,7 +14,7 @@ from django.utils import timezone
 from crm.errors import CrmNotConfigured, SyncUnderWay
 from crm.models import MirrorState, SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import modules, reachability
+from crm.sync import modules, reachability, watermark
 from crm.sync.page import Counts
 
 FULL, DELTA = "full", "delta"
@@ -84,11 +84,11 @@ def _reopened(kind: str, names: list[str]) -> SyncRun | None:
         or last.ended_at < timezone.now() - RESUMABLE_FOR
     ):
         return None
-    SyncRun.objects.filter(pk=last.pk, status=ledger.ABORTED).update(
+    opened = SyncRun.objects.filter(pk=last.pk, status=ledger.ABORTED).update(
         status=ledger.QUEUED, ended_at=None, message="", error_code=""
     )
     last.refresh_from_db()
-    return last
+    return last if opened else None  # somebody else was first: the ledger's constraint says so
 
 
 def _wake(run_id: int) -> None:
@@ -103,11 +103,10 @@ def active_run() -> SyncRun | None:
 
 
 def is_mirrored(names: Iterable[str]) -> bool:
-    """Whether each of these modules was completely read once."""
+    """Whether each of these modules was completely read once, as far as the CRM lets us."""
+    read = set(MirrorState.objects.filter(watermark__isnull=False).values_list("module", flat=True))
     wanted = set(names)
-    return wanted <= set(
-        MirrorState.objects.filter(watermark__isnull=False).values_list("module", flat=True)
-    )
+    return bool(wanted & read) and wanted <= read | set(watermark.unreadable())
 
 
 def open_run(run: SyncRun, fence: int) -> bool:

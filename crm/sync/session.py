@@ -52,9 +52,17 @@ class Session:
         self._retries_told = client.retries
         self._bytes_told = client.bytes_received
         self._checked = time.monotonic()
+        self._crm_clock: datetime | None = None
 
     def nested(self, run: SyncRun) -> Session:
-        """The same lease and client for a delta that is due while a full run goes on."""
+        """The same lease and client for a delta that is due while a full run goes on.
+
+        Its S0 is the CRM's clock as last heard, not that of the client's first answer: else the
+        mirror would look no fresher for it.
+        """
+        if self._crm_clock is not None:
+            run.s0 = self._crm_clock
+            SyncRun.objects.filter(pk=run.pk).update(s0=run.s0)
         session = Session(
             run, self.lease, self.client, should_stop=self.should_stop, on_page=self.on_page
         )
@@ -77,6 +85,10 @@ class Session:
 
     def store_batch(self, part: SyncRunModule, store: Store, batch: Batch) -> Counts:
         """One page with its checkpoint, then a moment to stop or to let a due delta through."""
+        # Kept before the first page: a run that goes on after a kill must not believe that its
+        # first pages are as young as its later ones.
+        self.s0()
+        self._crm_clock = batch.server_date or self._crm_clock
 
         def checkpoint(counts: Counts) -> None:
             runs.advance(self.run, part, counts, cursor=batch.cursor, api=self._spent())

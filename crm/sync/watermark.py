@@ -31,6 +31,17 @@ def read_from(mark: datetime) -> datetime:
     return mark - OVERLAP
 
 
+def skip(module: str, why: str) -> None:
+    """The CRM does not let us read this module: it is not waited for until it was read once."""
+    MirrorState.objects.update_or_create(module=module, defaults={"skipped_message": why[:1000]})
+
+
+def unreadable() -> list[str]:
+    """Modules that were refused and never read."""
+    refused = MirrorState.objects.exclude(skipped_message="").filter(watermark__isnull=True)
+    return list(refused.values_list("module", flat=True))
+
+
 def move(module: str, s0: datetime, *, is_full: bool) -> datetime:
     """Everything up to `s0` is stored: move the mark, return where it stands now."""
     with transaction.atomic():
