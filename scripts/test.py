@@ -71,7 +71,7 @@ def tool(name: str) -> str:
 def lint(report: Report) -> None:
     report.step("style", [tool("ruff"), "check", "."])
     report.step("format", [tool("ruff"), "format", "--check", "."])
-    report.step("types", [tool("mypy"), "."])
+    report.step("types", [tool("mypy")])
     report.step("import contract", [tool("lint-imports")])
     report.step("templates", [tool("djlint"), "templates", "--lint", "--quiet"])
     report.step(
