@@ -38,7 +38,7 @@ class QuickPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        return self.object_list.order_by()[:EXACT_TO].count()  # type: ignore[union-attr]
+        return self.object_list.order_by()[:EXACT_TO].count()
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

@@ -1,10 +1,13 @@
 """Addresses of the sync and of the mirror, without a trailing slash."""
 
+from typing import Any
+
 from django.urls import path
 
 from crm.api import views
 
-LIST, ONE = {"get": "list"}, {"get": "retrieve"}
+LIST: dict[str, Any] = {"get": "list"}
+ONE: dict[str, Any] = {"get": "retrieve"}
 
 urlpatterns = [
     path("api/zoho/status", views.StatusView.as_view(), name="api-zoho-status"),

@@ -1,11 +1,14 @@
 """Addresses of opportunities and the live pipeline, without a trailing slash."""
 
+from typing import Any
+
 from django.urls import path
 
+from crm.api.urls import LIST, ONE
 from o2r.api import views
 
-LIST, ONE = {"get": "list"}, {"get": "retrieve"}
-STATS, LIVE = {"get": "stats"}, {"get": "live"}
+STATS: dict[str, Any] = {"get": "stats"}
+LIVE: dict[str, Any] = {"get": "live"}
 
 urlpatterns = [
     path(
