@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
@@ -221,6 +222,19 @@ def test_a_lost_connection_is_said_and_found_again(
     assert "No answer from Pipeline Pulse since" in page.inner_text("#lost")
     context.set_offline(False)
     page.wait_for_selector("#lost", state="hidden")
+
+
+def test_a_gone_session_leads_to_the_sign_in_and_back(signed_in: Any, rep: Any) -> None:
+    signed_in.goto(f"{signed_in.base}/?territory=APAC")
+    signed_in.wait_for_load_state("networkidle")
+    Session.objects.all().delete()
+    ask_again(signed_in)
+    signed_in.wait_for_url("**/login?next=*")
+    assert signed_in.locator("#live").count() == 0
+    signed_in.fill('[name="username"]', rep.username)
+    signed_in.fill('[name="password"]', "a password")
+    signed_in.keyboard.press("Enter")
+    signed_in.wait_for_url(f"{signed_in.base}/?territory=APAC")
 
 
 def test_nothing_is_asked_while_nobody_looks(signed_in: Any) -> None:

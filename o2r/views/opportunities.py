@@ -125,7 +125,7 @@ def filters(selection: Selection) -> list[dict[str, Any]]:
             [(word, word.capitalize()) for word in OUTCOMES],
             selection.given.get("outcome", []),
             # What the list shows when the address says nothing (`Selection.deals`).
-            unsaid="Any" if says_which_stage(selection) else "Active, unless by stage",
+            unsaid="Any" if says_which_stage(selection) else "Active",
         ),
     ]
 

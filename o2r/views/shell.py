@@ -185,13 +185,19 @@ def sync_indicator(request: HttpRequest) -> HttpResponse:
     shell = shell_of(request.user, timezone.now())
     if request.headers.get("X-Revision") == shell.revision:
         return HttpResponse(status=204)
-    response = render(request, "components/_sync.html", {"shell": shell})
-    watched = request.headers.get("X-Run")
+    watched = request.headers.get("X-Run", "")
+    response = indicator_response(request, shell, watched)
     if watched and shell.sync.run is None and shell.sync.last_run:
         ended = shell.sync.last_run
         kind = "success" if ended.status == "succeeded" else "warning"
         add_toast(response, summary_words(ended), kind)
     return response
+
+
+def indicator_response(request: HttpRequest, shell: Shell, watched: str) -> HttpResponse:
+    """`watched` is the run whose end this person wants to hear of; others end silently."""
+    still = watched if shell.sync.run else ""
+    return render(request, "components/_sync.html", {"shell": shell, "watched": still})
 
 
 @for_sales
@@ -206,7 +212,8 @@ def sync_start(request: HttpRequest) -> HttpResponse:
         messages.add_message(request, getattr(messages, kind.upper()), text)
         return redirect(way_back(request))
     shell = shell_of(request.user, timezone.now())
-    response = render(request, "components/_sync.html", {"shell": shell})
+    watched = str(shell.sync.run.id) if shell.sync.run else ""
+    response = indicator_response(request, shell, watched)
     add_toast(response, text, kind)
     return response
 

@@ -239,6 +239,17 @@ def test_the_end_of_a_watched_sync_is_told_with_its_counts(rep_client: Client) -
     }
 
 
+def test_only_the_sync_that_a_person_asked_for_is_told_of(rep_client: Client) -> None:
+    rows.synced()
+    watched = text(rep_client.post(START, headers=HTMX))
+    run = SyncRun.objects.get(status="queued")
+    assert f'"X-Run": "{run.pk}"' in watched
+    assert f'"X-Run": "{run.pk}"' in text(indicator(rep_client, **{"X-Run": str(run.pk)}))
+    assert '"X-Run": ""' in text(rep_client.get("/"))
+    SyncRun.objects.filter(pk=run.pk).update(status="succeeded", ended_at=timezone.now())
+    assert "HX-Trigger" not in indicator(rep_client).headers
+
+
 def test_a_failed_sync_is_told_with_its_reason(rep_client: Client) -> None:
     run = rows.synced()
     SyncRun.objects.filter(pk=run.pk).update(status="failed", message="The token was revoked.")
