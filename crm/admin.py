@@ -15,6 +15,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -312,7 +313,7 @@ class DerivingAdmin(admin.ModelAdmin):
         from crm.tasks import nudge, rederive_deals
 
         queue_derive()
-        nudge(rederive_deals)
+        transaction.on_commit(lambda: nudge(rederive_deals))
         self.message_user(request, "Every deal is being computed anew.", messages.INFO)
 
 

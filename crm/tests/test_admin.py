@@ -16,6 +16,7 @@ from django.utils import timezone
 from crm.admin import ReadOnlyAdmin
 from crm.models import (
     ChangeEvent,
+    CrmConnection,
     CrmField,
     CrmStage,
     Deal,
@@ -28,6 +29,8 @@ from crm.models import (
     SyncRun,
 )
 from crm.models import runs as ledger
+from crm.sync import rederive
+from crm.sync.context import SyncContext
 from crm.tests.rows import (
     SEEN,
     AccountFactory,
@@ -47,8 +50,7 @@ EDITABLE = {"CrmStage", "FieldMapping", "ExchangeRate"}
 
 @pytest.fixture(autouse=True)
 def crm(settings) -> None:
-    """A CRM is configured; what is queued stays queued."""
-    settings.CELERY_TASK_ALWAYS_EAGER = False
+    """A CRM is configured."""
     settings.ZOHO = SimpleNamespace(
         base_url="http://127.0.0.1:9",
         accounts_url="http://127.0.0.1:9",
@@ -255,6 +257,11 @@ def test_staff_without_the_role_have_none_of_the_acts(client, django_user_model:
 # -- configuration ------------------------------------------------------------------------------
 
 
+def compute_anew() -> None:
+    """What the worker does when it is nudged."""
+    assert rederive.run_if_needed(None, SyncContext(timezone.now()).deriver) == 1
+
+
 def needs_derive() -> bool:
     return MirrorState.objects.filter(module="Deals", derive_needed=True).exists()
 
@@ -267,12 +274,15 @@ def stage() -> CrmStage:
 
 
 def test_stage_that_ops_change_stays_theirs_and_deals_follow(ops_client, stage) -> None:
+    deal = DealFactory(crm_stage="Prospecting", amount_minor=100_000, probability=5)
     url = address(CrmStage, "change", stage.pk)
     response = ops_client.post(url, {"our_stage": "discovery", "probability": "30"})
     assert response.status_code == 302
     stage.refresh_from_db()
     assert (stage.our_stage, stage.probability, stage.is_edited) == ("discovery", 30, True)
-    assert needs_derive()
+    compute_anew()
+    deal.refresh_from_db()
+    assert (deal.stage, deal.probability, deal.weighted_sgd_minor) == ("discovery", 30, 30_000)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +297,7 @@ def test_stage_that_ops_change_stays_theirs_and_deals_follow(ops_client, stage) 
     ],
 )
 def test_stage_that_cannot_be_is_refused(ops_client, stage, forecast, ours, percent, field) -> None:
+    DealFactory()
     CrmStage.objects.update(forecast_type=forecast)
     url = address(CrmStage, "change", stage.pk)
     response = ops_client.post(url, {"our_stage": ours, "probability": percent})
@@ -300,11 +311,15 @@ def test_stages_are_neither_added_nor_removed_by_hand(ops_client, stage) -> None
 
 
 def test_rate_set_by_hand_is_kept_exactly_and_deals_follow(ops_client) -> None:
+    CrmConnection.objects.create(home_currency="SGD")
+    deal = DealFactory(currency="USD", amount_minor=741_234)
     data = {"iso_code": "usd", "day": "2026-03-01", "rate": "0.741234567"}
     assert ops_client.post(address(ExchangeRate, "add"), data).status_code == 302
     rate = ExchangeRate.objects.get()
     assert (rate.iso_code, rate.rate_nano, rate.source) == ("USD", 741_234_567, "manual")
-    assert needs_derive()
+    compute_anew()
+    deal.refresh_from_db()
+    assert deal.amount_sgd_minor == 999_999
     url = address(ExchangeRate, "change", rate.pk)
     assert b"0.741234567" in ops_client.get(url).content
     assert ops_client.post(url, data | {"rate": "2"}).status_code == 302
