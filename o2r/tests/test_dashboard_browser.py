@@ -45,6 +45,8 @@ def pipeline(settings: Any) -> None:
     rows.synced()
     today = business_today(timezone.now())
     ann, acme = rows.owner("Ann Lee", "rep@example.com"), rows.account("Acme")
+    long = "An unusually long name of a deal, with Bundesbeschaffungsgesellschaft in it"
+    rows.deal(long, sgd=99, amount_minor=123_456_789_00, currency="INR", account=acme, owner=ann)
     for number, territory in enumerate(["APAC", "EMEA", "APAC", "India"] * 3):
         rows.deal(
             f"Deal {number}",
@@ -87,12 +89,18 @@ def ask_again(page: Any) -> None:
     )
 
 
+CUT_OFF = """() => [...document.querySelectorAll('.panel, .card, .top')]
+    .filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.innerText.slice(0, 60))"""
+
+
 def test_the_first_glance_fits_without_scrolling(signed_in: Any) -> None:
     signed_in.set_viewport_size({"width": 1280, "height": 800})
     signed_in.goto(signed_in.base)
     for selector in (".cards", "#h-stages", '[data-testid="attention"]', ".bars .closed"):
         box = signed_in.locator(selector).first.bounding_box()
         assert box["y"] + box["height"] <= 800, selector
+    signed_in.wait_for_selector("table.deals")
+    assert signed_in.evaluate(CUT_OFF) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -132,6 +140,7 @@ def test_nothing_is_cut_off_on_a_phone(signed_in: Any) -> None:
         signed_in.goto(signed_in.base + path)
         signed_in.wait_for_load_state("networkidle")
         widths[path] = signed_in.evaluate("document.documentElement.scrollWidth")
+        assert signed_in.evaluate(CUT_OFF) == [], path
     assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
@@ -190,7 +199,7 @@ def test_text_typed_into_the_search_survives_refreshes(signed_in: Any) -> None:
     assert signed_in.input_value("#search") == "Acme"
     signed_in.keyboard.press("Enter")
     signed_in.wait_for_url("**/opportunities?search=Acme")
-    assert signed_in.locator('[data-testid="opportunity-row"]').count() == 12
+    assert signed_in.locator('[data-testid="opportunity-row"]').count() == 13
 
 
 def test_a_sync_is_started_watched_and_its_end_renews_the_figures(signed_in: Any) -> None:
