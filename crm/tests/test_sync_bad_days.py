@@ -162,7 +162,7 @@ CASES = [(name, kind) for name in STOPS for kind in ("full", "delta")
 def test_what_stops_a_run_loses_nothing_and_says_what_to_do(crm: Crm, name: str, kind: str) -> None:
     break_it, code, words = STOPS[name]
     crm.sync("full")
-    states = list(MirrorState.objects.order_by("module").values("module", "watermark"))
+    marks = watermarks()
     good, connection = crm.settings.ZOHO, CrmConnection.objects.values().get()
     one = crm.ids()[0]
     crm.control("edit", module="Deals", id=one, values={"Next_Step": "on a bad day"})
@@ -175,7 +175,8 @@ def test_what_stops_a_run_loses_nothing_and_says_what_to_do(crm: Crm, name: str,
     assert words in run.message
     assert "sandbox-secret" not in run.message and "1000.sandbox.refresh" not in run.message
     assert run.ended_at is not None
-    assert list(MirrorState.objects.order_by("module").values("module", "watermark")) == states
+    unread = run.parts.exclude(state="done").values_list("module", flat=True)
+    assert unread and all(watermarks()[module] == marks[module] for module in unread)
     assert CrmConnection.objects.get().error_message == run.message
     assert Deal.objects.live().count() == 50
 
@@ -187,6 +188,10 @@ def test_what_stops_a_run_loses_nothing_and_says_what_to_do(crm: Crm, name: str,
     assert crm.sync("delta").status == "succeeded"
     crm.assert_mirrored()
     assert CrmConnection.objects.get().error_code == ""
+
+
+def watermarks() -> dict[str, Any]:
+    return dict(MirrorState.objects.values_list("module", "watermark"))
 
 
 def _forget_refusals() -> None:
