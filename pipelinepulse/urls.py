@@ -6,13 +6,17 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
+from django.templatetags.static import static
 from django.urls import include, path, re_path
+from django.utils.functional import lazy
 from django.views.decorators.csrf import csrf_exempt
-from django.views.generic import TemplateView
+from django.views.generic import RedirectView, TemplateView
 
 from pipelinepulse import api_docs, api_errors
 
 offline = login_not_required(TemplateView.as_view(template_name="offline.html"))
+# Asked for by pages without a link of their own to it: the admin, the API's documentation.
+favicon = login_not_required(RedirectView.as_view(url=lazy(static, str)("img/pulse.svg")))
 # At the root: a service worker rules over no more than the folder it comes from.
 service_worker = login_not_required(
     TemplateView.as_view(template_name="sw.js", content_type="text/javascript")
@@ -36,6 +40,7 @@ urlpatterns = [
         auth.PasswordResetCompleteView.as_view(),
         name="password_reset_complete",
     ),
+    path("favicon.ico", favicon),
     path("offline", offline, name="offline"),
     path("sw.js", service_worker, name="service_worker"),
     path("admin/", admin.site.urls),

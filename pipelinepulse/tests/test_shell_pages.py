@@ -277,6 +277,10 @@ def test_an_error_page_needs_no_database(
     assert "Something broke on our side" in text(response)
 
 
+def test_every_page_finds_the_icon_of_the_product(client: Client) -> None:
+    assert client.get("/favicon.ico").headers["Location"] == "/static/img/pulse.svg"
+
+
 def test_the_service_worker_keeps_the_offline_page(client: Client) -> None:
     response = client.get("/sw.js")
     assert response.headers["Content-Type"].startswith("text/javascript")
