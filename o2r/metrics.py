@@ -52,8 +52,8 @@ class PipelineFigures:
     total_pipeline_cents: int
     weighted_cents: int
     average_deal_size_cents: int | None  # won in the period
-    win_rate: Decimal | None  # percent with one decimal, by count
-    win_rate_value: Decimal | None
+    win_rate: Decimal | None  # won ÷ (won + lost) by count, a share of one with four decimals
+    win_rate_value: Decimal | None  # the same by value
     period_from: date | None  # None: all time
     period_to: date
     by_stage: list[Bucket]  # our open stages in order, other, closed_won, closed_lost (all time)
@@ -96,8 +96,8 @@ def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
         total_pipeline_cents=sum(c[_VALUE] for c in still_open),
         weighted_cents=sum(c[_WEIGHTED] for c in still_open),
         average_deal_size_cents=divide_half_up(won[1], won[2]) if won[2] else None,
-        win_rate=_percent(won[0], won[0] + lost[0]),
-        win_rate_value=_percent(won[1], won[1] + lost[1]),
+        win_rate=_share(won[0], won[0] + lost[0]),
+        win_rate_value=_share(won[1], won[1] + lost[1]),
         period_from=start,
         period_to=end,
         by_stage=_by_stage(cells),
@@ -271,10 +271,10 @@ def _deals_of(selection: Selection) -> Any:
     return rows
 
 
-def _percent(part: int, whole: int) -> Decimal | None:
+def _share(part: int, whole: int) -> Decimal | None:
     if whole <= 0:
         return None
-    return (Decimal(part) * 100 / Decimal(whole)).quantize(Decimal("0.1"), ROUND_HALF_UP)
+    return (Decimal(part) / Decimal(whole)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
 
 
 def _by_stage(cells: list[Cell]) -> list[Bucket]:

@@ -110,7 +110,7 @@ class PeriodSerializer(serializers.Serializer):
 
 
 class StatsSerializer(serializers.Serializer):
-    """The pipeline in figures. Rates in percent with one decimal; null where nothing was closed."""
+    """The pipeline in figures. Rates are shares of one (won ÷ (won + lost)); null without any."""
 
     total_pipeline_value = SgdField(source="total_pipeline_cents")
     weighted_value = SgdField(source="weighted_cents")

@@ -275,7 +275,7 @@ def test_stats_are_the_figures_of_the_period(rep_client) -> None:
     assert body["total_pipeline_value"] == "3000.01"
     assert body["weighted_value"] == "1100.00"
     assert body["average_deal_size"] == "4000.00"
-    assert (body["win_rate"], body["win_rate_value"]) == (66.7, 88.9)
+    assert (body["win_rate"], body["win_rate_value"]) == (0.6667, 0.8889)
     assert body["left_out"] == {"no_amount": 1, "no_rate": 1}
     assert body["period"]["name"] == "12m"
     assert body["period"]["to"] == today_of_business().isoformat()

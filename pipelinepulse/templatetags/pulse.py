@@ -7,7 +7,7 @@ Only presentation: what a figure means is decided in `o2r/metrics.py`. Everythin
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -92,8 +92,11 @@ def count(number: int | None) -> str:
 
 @register.filter
 def percent(share: Decimal | None) -> str:
-    """`Decimal("63.2")` → `63.2%`."""
-    return NONE if share is None else f"{share.normalize():f}%"
+    """`Decimal("0.6324")` → `63.2%`."""
+    if share is None:
+        return NONE
+    rounded = (share * 100).quantize(Decimal("0.1"), ROUND_HALF_UP)
+    return f"{rounded.normalize():f}%"
 
 
 @register.filter

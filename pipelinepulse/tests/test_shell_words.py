@@ -76,7 +76,12 @@ def test_times_are_those_of_the_business() -> None:
 
 @pytest.mark.parametrize(
     ("share", "written"),
-    [(Decimal("63.2"), "63.2%"), (Decimal("63.0"), "63%"), (Decimal("100.0"), "100%")],
+    [
+        (Decimal("0.6325"), "63.3%"),
+        (Decimal("0.63"), "63%"),
+        (Decimal("1"), "100%"),
+        (Decimal("0"), "0%"),
+    ],
 )
 def test_shares_drop_an_empty_decimal(share: Decimal, written: str) -> None:
     assert pulse.percent(share) == written
