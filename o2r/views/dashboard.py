@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -29,7 +29,7 @@ from crm.stages import OPEN_STAGES
 from o2r import querysets
 from o2r.filters import Selection
 from o2r.metrics import Bucket, Change, PipelineFigures, changes_since, pipeline_figures
-from o2r.views.shell import Shell, business_today, digest, for_sales, shell_of
+from o2r.views.shell import PageRequest, Shell, business_today, digest, for_sales, shell_of
 
 MINE = "dashboard_mine"
 CLOSED_STAGES = ("closed_won", "closed_lost")
@@ -137,7 +137,7 @@ def address(path: str, *queries: str) -> str:
 
 @for_sales
 @require_safe
-def dashboard(request: HttpRequest) -> HttpResponse:
+def dashboard(request: PageRequest) -> HttpResponse:
     """The page, or with htmx one of its live parts; 204 while that would look the same."""
     if comes_back_to_mine(request):
         return redirect(address(reverse("o2r:dashboard"), "mine=1"))
@@ -160,7 +160,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, f"o2r/dashboard.html{part if is_part else ''}", context)
 
 
-def comes_back_to_mine(request: HttpRequest) -> bool:
+def comes_back_to_mine(request: PageRequest) -> bool:
     """Whether a bare address means *mine* for this person; what the address says is remembered."""
     said = request.GET.get("mine")
     remembered = bool(request.session.get(MINE))
@@ -169,7 +169,7 @@ def comes_back_to_mine(request: HttpRequest) -> bool:
     return remembered and not request.GET and not request.htmx
 
 
-def links_of(request: HttpRequest) -> Links:
+def links_of(request: PageRequest) -> Links:
     """What the address selects, and which list and span of changes it shows."""
     selection = Selection.from_query(request.GET, request.user)
     if not selection.mine:
@@ -219,7 +219,7 @@ def figures_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
     }
 
 
-def lists_context(request: HttpRequest, links: Links, today: date) -> dict[str, Any]:
+def lists_context(request: PageRequest, links: Links, today: date) -> dict[str, Any]:
     """What changed, and one list of deals."""
     shown, since = links.view.get("list", "recent"), links.view.get("since", "day")
     deal_list = LISTS[shown]
@@ -357,7 +357,7 @@ def bar(
         weighted=bucket.weighted_sgd_cents,
         share=share(bucket.value_sgd_cents, longest),
         weighted_share=share(bucket.weighted_sgd_cents, longest),
-        filter=links.here(**{name: [] if is_active else [bucket.key]}),
+        filter=links.page(links.selection.query(**{name: [] if is_active else [bucket.key]})),
         list=records(**{name: [bucket.key]}),
         active=is_active,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Count, Q, QuerySet, Sum
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
@@ -19,7 +19,7 @@ from crm import stages
 from crm.models import CrmUser, Deal
 from o2r.filters import NONE, OUTCOMES, Selection
 from o2r.models import PipelineCell
-from o2r.views.shell import for_sales
+from o2r.views.shell import PageRequest, for_sales
 
 PAGE_ROWS = 50
 # Beyond it a reader is lost, and each page costs more than the one before: filters serve better.
@@ -29,20 +29,19 @@ NO_VALUE = {"territory": "None given", "service_line": "None given", "owner": "N
 
 @for_sales
 @require_safe
-def opportunity_list(request: HttpRequest) -> HttpResponse:
+def opportunity_list(request: PageRequest) -> HttpResponse:
     """One page of the selection, last changed first; or with htmx its totals alone."""
     selection = Selection.from_query(request.GET, request.user)
     rows = selection.deals()
     if request.htmx and request.headers.get("X-Part") == "totals":
-        context = {"totals": totals_of(rows)}
-        return render(request, "o2r/opportunity_list.html#totals", context)
+        return render(request, "o2r/opportunity_list.html#totals", {"totals": totals_of(rows)})
     page = page_number(request)
     start = (page - 1) * PAGE_ROWS
     ordered = rows.order_by("-crm_modified_at", "-id")
     deals: list[Deal] = list(ordered[start : start + PAGE_ROWS + 1])
     shown = deals[:PAGE_ROWS]
     query = selection.query()
-    context = {
+    context: dict[str, Any] = {
         "selection": selection,
         "chips": [
             {"label": label, "href": list_address(query)} for label, query in chips(selection)
@@ -59,7 +58,7 @@ def opportunity_list(request: HttpRequest) -> HttpResponse:
     return render(request, "o2r/opportunity_list.html", context)
 
 
-def page_number(request: HttpRequest) -> int:
+def page_number(request: PageRequest) -> int:
     """The page that the address names; the first for anything that is none."""
     said = request.GET.get("page", "")
     number = int(said) if said.isascii() and said.isdigit() and len(said) < 6 else 1

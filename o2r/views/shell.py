@@ -23,6 +23,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
+from django_htmx.middleware import HtmxDetails
 
 from crm.errors import CrmError, SyncUnderWay
 from crm.freshness import RunProgress, RunSummary, SyncState, sync_state
@@ -114,12 +115,18 @@ def to_the_minute(moment: datetime | None) -> datetime | None:
 View = Callable[..., HttpResponse]
 
 
+class PageRequest(HttpRequest):
+    """A request as our pages get it: the middleware has said whether htmx asks."""
+
+    htmx: HtmxDetails
+
+
 def for_sales(view: View) -> View:
     """Guard of every page that shows sales: signed in, and with a role."""
 
     @login_required
     @functools.wraps(view)
-    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+    def guarded(request: PageRequest, *args: object, **kwargs: object) -> HttpResponse:
         decision = may_see_sales(request.user)
         if not decision:
             raise PermissionDenied(decision.why)
@@ -178,7 +185,7 @@ def summary_words(run: RunSummary) -> str:
 
 @for_sales
 @require_safe
-def sync_indicator(request: HttpRequest) -> HttpResponse:
+def sync_indicator(request: PageRequest) -> HttpResponse:
     """The sync indicator alone; 204 while it would say what the browser already shows."""
     if not request.htmx:
         return redirect("o2r:dashboard")
@@ -194,7 +201,7 @@ def sync_indicator(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def indicator_response(request: HttpRequest, shell: Shell, watched: str) -> HttpResponse:
+def indicator_response(request: PageRequest, shell: Shell, watched: str) -> HttpResponse:
     """`watched` is the run whose end this person wants to hear of; others end silently."""
     still = watched if shell.sync.run else ""
     return render(request, "components/_sync.html", {"shell": shell, "watched": still})
@@ -202,7 +209,7 @@ def indicator_response(request: HttpRequest, shell: Shell, watched: str) -> Http
 
 @for_sales
 @require_POST
-def sync_start(request: HttpRequest) -> HttpResponse:
+def sync_start(request: PageRequest) -> HttpResponse:
     """Ask for a delta sync. Answers with the indicator and a toast, or goes back with a message."""
     decision = may_start_sync(request.user, "delta")
     if not decision:
@@ -218,7 +225,7 @@ def sync_start(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def start_delta(request: HttpRequest) -> tuple[str, str]:
+def start_delta(request: PageRequest) -> tuple[str, str]:
     """Start it; (what to tell the person, kind of message)."""
     try:
         request_run(kind="delta", trigger="user", user=request.user)
@@ -231,7 +238,7 @@ def start_delta(request: HttpRequest) -> tuple[str, str]:
     return "Sync Started", "success"
 
 
-def way_back(request: HttpRequest) -> str:
+def way_back(request: PageRequest) -> str:
     """The page the form was on, if it is one of ours."""
     address = request.POST.get("next", "")
     ours = url_has_allowed_host_and_scheme(address, {request.get_host()}, request.is_secure())
