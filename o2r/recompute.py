@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from crm import failpoints
 from crm.models import Deal
 from crm.sync import bulk_write
 from o2r.models import Opportunity, RecomputeState
@@ -73,10 +74,12 @@ def _one_batch() -> int:
             .values_list(*_DEAL)[:BATCH]
         )
         changed = _recompute(deals) if deals else 0
+        failpoints.pass_by("recompute.after_rows")
         state.caught_up_at = timezone.now() if len(deals) < BATCH else state.caught_up_at
         state.deal_seq = deals[-1][1] if deals else state.deal_seq
         state.revision += bool(changed)
         state.save(update_fields=["caught_up_at", "deal_seq", "revision"])
+    failpoints.pass_by("recompute.after_commit")
     return len(deals)
 
 

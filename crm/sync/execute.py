@@ -15,6 +15,7 @@ import structlog
 from django.db import DatabaseError
 from django.utils import timezone
 
+from crm import failpoints
 from crm.errors import CrmError, LeaseLost
 from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
 from crm.models import runs as ledger
@@ -98,7 +99,9 @@ def _execute(
             run_nested=run_queued_delta if run.kind == runs.FULL else None,
         )
         _read_all(session)
+        failpoints.pass_by("execute.before_close")
         _conclude(session)
+        failpoints.pass_by("execute.after_close")
     except LeaseLost:
         log.warning("sync_superseded", run=run.pk)
     except StopRequested:
@@ -134,6 +137,7 @@ def _execute(
 def _read_all(session: Session) -> None:
     _refresh_metadata_if_due(session)
     session.context = SyncContext(timezone.now())
+    failpoints.pass_by("execute.before_parts")
     _read_parts(session)
     rederive.run_if_needed(session.lease, session.context.deriver)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from django.conf import settings
 from django.utils import timezone
 
+from crm import failpoints
 from crm.models import SweepCandidate, SyncRunModule
 from crm.sync import deletions, runs, watermark
 from crm.sync.modules import Module
@@ -41,12 +42,15 @@ def read_module(session: Session, part: SyncRunModule) -> None:
             session.mark(part, state=SyncRunModule.UNSTABLE, message=deletions.UNSTABLE_WINDOW)
             return
         session.mark(part, state=SyncRunModule.SWEEPING)
+    failpoints.pass_by("full.before_sweep")
     _sweep(session, part, module, store)
+    failpoints.pass_by("full.before_watermark")
     part.refresh_from_db()
     mark = None
     s0 = session.s0_or_newest(module)
     if s0 is not None and not runs.failed_beyond_reason(part.seen, part.failed):
         mark = watermark.move(module.name, s0, is_full=True)
+    failpoints.pass_by("full.after_watermark")
     session.mark(part, state=SyncRunModule.DONE, watermark_after=mark)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
+from crm import failpoints
 from crm.mapping.apply import Mapped, Mapper, Unusable
 from crm.models import FailedRecord
 from crm.sync import bulk_write, derive
@@ -120,6 +121,7 @@ class Store:
             for item in incoming:
                 batch.add(item, existing.get(item.mapped.zoho_id))
             batch.write()
+            failpoints.pass_by("store.after_rows")
             counts = batch.counts
             counts.unchanged += received - len(incoming) - len(failures)
             counts.failed = self._quarantine(failures, now)
@@ -129,6 +131,8 @@ class Store:
             if checkpoint is not None:
                 checkpoint(counts)
             announce(self.module, counts.changed_pks)
+            failpoints.pass_by("store.before_commit")
+        failpoints.pass_by("store.after_commit")
         return counts
 
     def _existing(self, ids: Sequence[int], id_span: Interval | None) -> dict[int, Existing]:

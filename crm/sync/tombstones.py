@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from crm import signals
+from crm import failpoints, signals
 from crm.models import ChangeEvent
 from crm.sync import bulk_write
 from crm.sync.batch import EVENT_COLUMNS
@@ -76,6 +76,8 @@ def tell_deletions(
         if checkpoint is not None:
             checkpoint(counts)
         announce(module, counts.changed_pks)
+        failpoints.pass_by("tombstones.before_commit")
+    failpoints.pass_by("tombstones.after_commit")
     return counts
 
 

@@ -133,7 +133,7 @@ STOPS: dict[str, tuple[Callable[[Crm], None], str, str]] = {
         _faults(rule("status", COQL, times=0, status=500, body="")), "http_500", "fault"),
     "no end of pages": (
         _faults(rule("status", "/crm/v8/Leads", times=0, nth=2, status=200, body={
-            "data": [{"id": "1", "Last_Name": "x"}],
+            "data": ["no record"],
             "info": {"more_records": True, "next_page_token": "again", "count": 1}})),
         "paging_loop", "Leads"),
     "a redirect": (
