@@ -131,7 +131,7 @@ def sweep() -> None:
         return
     run = runs.active_run()
     if run is not None:
-        if not lease.is_held():
+        if lease.is_free_or_orphaned():
             execute(run.pk, should_stop=stopper())
         return
     _close_orphans()

@@ -1,0 +1,215 @@
+"""A sync that dies at any place and goes on: the mirror is the CRM, nothing twice, nothing lost."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from crm import tasks
+from crm.models import ChangeEvent, Deal, FailedRecord, MirrorState, SyncLease, SyncRun
+from crm.sync import lease, reading, runs
+from crm.sync.execute import execute
+from crm.tests.processes import child, run_in_child
+from crm.tests.synced import Crm
+
+pytestmark = pytest.mark.processes
+
+KILLED = -signal.SIGKILL
+PLACES = [
+    "execute.before_parts",
+    "store.after_rows:1",
+    "store.after_rows:4",
+    "store.before_commit:2",
+    "store.before_commit:5",
+    "store.after_commit:3",
+    "store.after_commit:6",
+    "full.before_sweep:1",
+    "full.before_sweep:4",
+    "full.before_watermark:2",
+    "full.after_watermark:3",
+    "execute.before_close",
+]
+
+
+@pytest.fixture
+def paged(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> Crm:
+    """Deals come in several pages."""
+    monkeypatch.setattr(reading, "RANGE_ROWS", 15)
+    crm.settings.ZOHO = replace(crm.settings.ZOHO, concurrency=2)
+    return crm
+
+
+def total(crm: Crm) -> int:
+    return sum(len(crm.ids(m)) for m in ("Accounts", "Contacts", "Leads", "Deals"))
+
+
+def begin(kind: str = "full", **options: Any) -> SyncRun:
+    return runs.request_run(kind=kind, trigger="schedule", nudge=False, **options)
+
+
+def assert_once(crm: Crm, run: SyncRun) -> None:
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.message
+    assert (run.created, run.seen, run.unchanged) == (total(crm),) * 2 + (0,)
+    assert ChangeEvent.objects.count() == run.created
+    for part in run.parts.all():
+        assert part.created == len(crm.ids(part.module))
+    crm.assert_mirrored()
+
+
+@pytest.mark.parametrize("method", ["auto", "pages"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_first_sync_killed_anywhere_goes_on_and_counts_nothing_twice(
+    paged: Crm, place: str, method: str
+) -> None:
+    if method == "pages" and place.startswith("store") and place[-1] > "4":
+        place = place[:-1] + "4"  # there are fewer, larger pages
+    run = begin(method=method)
+    assert run_in_child(lambda: execute(run.pk), f"{place}=kill") == KILLED
+    run.refresh_from_db()
+    assert run.status == "running"
+    tasks.sweep()
+    assert_once(paged, run)
+    assert SyncRun.objects.count() == 1
+
+
+def test_killed_after_its_last_word_it_is_not_run_again(paged: Crm) -> None:
+    run = begin()
+    assert run_in_child(lambda: execute(run.pk), "execute.after_close=kill") == KILLED
+    calls = paged.requests()
+    tasks.sweep()
+    assert execute(run.pk) is None  # the broker delivers it once more
+    assert paged.requests() == calls
+    assert_once(paged, run)
+
+
+def test_killed_again_and_again_on_new_pages_it_still_ends(paged: Crm) -> None:
+    run = begin()
+    for nth in (1, 2, 3, 2, 1, 3):
+        assert run_in_child(tasks.sweep, f"store.after_commit:{nth}=kill") == KILLED
+    tasks.sweep()
+    assert_once(paged, run)
+
+
+def test_three_deaths_over_one_page_end_the_run_with_a_word(paged: Crm) -> None:
+    run = begin()
+    for _ in range(3):
+        assert run_in_child(tasks.sweep, "store.after_rows=kill") == KILLED
+    tasks.sweep()
+    run.refresh_from_db()
+    assert (run.status, run.error_code) == ("failed", "workers_died")
+    assert "start it again" in run.message
+    assert not MirrorState.objects.filter(watermark__isnull=False).exists()
+    assert paged.sync("full").status == "succeeded"
+    paged.assert_mirrored()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["store.after_rows", "store.before_commit", "store.after_commit", "tombstones.before_commit",
+     "tombstones.after_commit", "execute.before_close"],
+)  # fmt: skip
+def test_a_killed_delta_goes_on(paged: Crm, place: str) -> None:
+    paged.sync("full")
+    ids = paged.ids()
+    for n, zoho_id in enumerate(ids[:20]):
+        paged.control("edit", module="Deals", id=zoho_id, values={"Next_Step": f"step {n}"})
+    paged.control("delete", module="Deals", ids=ids[20:25])
+    before = ChangeEvent.objects.count()
+    run = begin("delta")
+    assert run_in_child(lambda: execute(run.pk), f"{place}=kill") == KILLED
+    tasks.sweep()
+    run.refresh_from_db()
+    assert (run.status, run.deleted) == ("succeeded", 5)
+    assert ChangeEvent.objects.count() == before + 20 + 5
+    paged.assert_mirrored()
+
+
+def test_what_changes_between_death_and_resurrection_of_a_delta_is_not_lost(paged: Crm) -> None:
+    paged.sync("full")
+    ids = paged.ids()
+    for zoho_id in ids[:40]:
+        paged.control("edit", module="Deals", id=zoho_id, values={"Next_Step": "first"})
+    run = begin("delta", module_names=["Deals"])
+    assert run_in_child(lambda: execute(run.pk), "store.after_commit:2=kill") == KILLED
+    # An id that is stored already, edited long before the run goes on.
+    paged.control("edit", module="Deals", id=ids[0], values={"Next_Step": "second"})
+    paged.control("config", clock_offset_s=3600)
+    tasks.sweep()
+    run.refresh_from_db()
+    assert run.status == "succeeded"
+    paged.sync("delta")
+    paged.assert_mirrored("Deals")
+
+
+def test_quarantine_is_not_counted_twice_over_a_kill(paged: Crm) -> None:
+    rule = {"path": "/crm/v8/coql", "body_contains": "id <=", "do": "rewrite", "with": {"a": 1}}
+    paged.control("faults", rules=[{**rule, "nth": 1}])
+    run = begin(module_names=["Deals"])
+    assert run_in_child(lambda: execute(run.pk), "store.after_commit:2=kill") == KILLED
+    tasks.sweep()
+    run.refresh_from_db()
+    assert (run.status, run.failed, run.seen) == ("partial", 1, 50)
+    assert FailedRecord.objects.get().attempts == 1
+
+
+# -- frozen and late ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["store.after_commit:2", "store.after_commit:5"])
+def test_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: str) -> None:
+    paged.settings.SYNC_LEASE_SECONDS = 1
+    run = begin()
+    with child(lambda: execute(run.pk), f"{place}=stop") as frozen:
+        frozen.wait_until_stopped()
+        tasks.sweep()
+        run.refresh_from_db()
+        assert run.status == "running"  # its lease still holds
+        _wait_for_lease()
+        tasks.sweep()
+        assert_once(paged, run)
+        ended_at, events = run.ended_at, ChangeEvent.objects.count()
+        frozen.signal(signal.SIGCONT)
+        assert frozen.wait() == 0
+    run.refresh_from_db()
+    assert run.ended_at == ended_at
+    assert ChangeEvent.objects.count() == events
+    assert_once(paged, run)
+
+
+def _wait_for_lease() -> None:
+    import time
+
+    deadline = time.monotonic() + 10
+    while lease.is_held() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_lost_lease_stops_a_page_before_it_is_written(paged: Crm) -> None:
+    run = begin()
+
+    def take_over(*_: Any) -> None:
+        SyncLease.objects.update(fence=99)
+
+    execute(run.pk, on_page=take_over)
+    run.refresh_from_db()
+    assert run.status == "running"
+    assert run.pages == 1
+    SyncLease.objects.update(expires_ms=0, holder="")
+    tasks.sweep()
+    assert_once(paged, run)
+
+
+def test_an_orderly_stop_between_pages_gives_the_lease_back(paged: Crm) -> None:
+    run = begin()
+    pages = iter(range(100))
+    execute(run.pk, should_stop=lambda: next(pages) == 2)
+    run.refresh_from_db()
+    assert (run.status, run.pages) == ("queued", 3)
+    assert not lease.is_held()
+    tasks.sweep()
+    assert_once(paged, run)
+    assert Deal.objects.live().count() == 50
