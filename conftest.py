@@ -15,11 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from pytest_django.plugin import blocking_manager_key
 
 from crm.tests.sandbox_process import Sandbox, running_sandbox
 from pipelinepulse import env
 from pipelinepulse.tests import browser as browser_tools
-from pipelinepulse.tests import servers
+from pipelinepulse.tests import servers, shipped_rows
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REQUIRE_ALL = os.environ.get("PULSE_REQUIRE_ALL") == "1"
@@ -54,6 +55,10 @@ _settings_module = os.environ.pop("DJANGO_SETTINGS_MODULE")
 
 ROLES = {"rep": "sales rep", "manager": "sales manager", "ops": "ops", "integrator": "integrator"}
 
+
+# Fixtures that make a test run with real transactions; `live_server` asks for one of them.
+TRANSACTIONAL = {"transactional_db", "django_db_reset_sequences", "live_server"}
+SHIPPED_ROWS = pytest.StashKey[str]()
 
 # --- nothing skipped where everything is required --------------------------------------------
 _skipped: list[str] = []
@@ -96,6 +101,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """A test with real transactions ends by emptying every table; what migrations had put there
+    (roles, schedules, stages) comes back for whoever is next."""
+    yield
+    marker = item.get_closest_marker("django_db")
+    has_emptied = (marker is not None and marker.kwargs.get("transaction")) or (
+        TRANSACTIONAL.intersection(getattr(item, "fixturenames", ()))
+    )
+    # After the last test the database itself is gone.
+    if has_emptied and nextitem is not None and SHIPPED_ROWS in item.config.stash:
+        with item.config.stash[blocking_manager_key].unblock():
+            shipped_rows.restore(item.config.stash[SHIPPED_ROWS])
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: Any, request: pytest.FixtureRequest
+) -> None:
+    """The migrated database; what the migrations put into it is remembered."""
+    with django_db_blocker.unblock():
+        request.config.stash[SHIPPED_ROWS] = shipped_rows.remember()
 
 
 @pytest.fixture(scope="session", autouse=True)
