@@ -11,7 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipelinepulse.settings")
 from django.conf import settings
 
 # Where to listen; the command line's --bind wins.
-bind = f"{os.environ.get('HOST', '127.0.0.1')}:{settings.PORT}"
+bind = f"{os.environ.get('WEB_HOST', '127.0.0.1')}:{settings.PORT}"
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = int(os.environ.get("WEB_THREADS", "4"))

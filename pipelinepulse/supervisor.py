@@ -78,6 +78,7 @@ class Child:
     start_again_at: float = 0.0
     ask_again_at: float = 0.0
     silences: int = 0
+    deaths: int = 0
     unfinished: bytes = b""
 
     @property
@@ -227,6 +228,7 @@ class Supervisor:
         if child.is_alive:
             self._ask(child, child.process, now)
             return
+        child.deaths += 1
         how = _how(child.process.returncode)
         self._bury(child, child.process)
         if now - child.started_at > HEALTHY_AFTER:

@@ -238,6 +238,15 @@ def test_taken_port_is_one_sentence(start) -> None:
     )
 
 
+def test_sandbox_that_cannot_start_ends_the_run(start) -> None:
+    run = start(SANDBOX_OPTIONS="--deals many")
+    assert run.process.wait(60) == 2
+    assert eventually(lambda: "cannot start" in run.said)
+    assert "sandbox did not come up" in run.said
+    assert "invalid int value: 'many'" in run.said
+    assert eventually(lambda: not run.processes(), 5), run.processes()
+
+
 def test_unreachable_database_is_one_sentence(start) -> None:
     run = start(DATABASE_URL=f"postgres://nobody:hush@127.0.0.1:{free_port()}/nothing")
     assert run.process.wait(60) == 2

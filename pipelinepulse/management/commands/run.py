@@ -9,6 +9,7 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,14 +102,18 @@ class Run:
         self._connect(REDIS_URL=chosen.url)
         self.supervisor.say(f"broker: {chosen.origin}")
         if chosen.command:
-            self.supervisor.start(Child("broker", chosen.command, self.env, is_quiet=True))
-        is_up = self.supervisor.wait_until(lambda: broker.answers(chosen.url), seconds=10)
-        if not is_up and chosen.command:
-            raise CannotRun(
-                f"the broker did not come up; its reason stands in {self.home}/logs/run.log."
-            )
-        if not is_up:
+            server = Child("broker", chosen.command, self.env, is_quiet=True)
+            self._start_first(server, lambda: broker.answers(chosen.url), seconds=10)
+        elif not broker.answers(chosen.url):
             self.supervisor.say("REDIS_URL does not answer; background work waits until it does")
+
+    def _start_first(self, child: Child, is_up: Callable[[], bool], *, seconds: float) -> None:
+        """Start what the rest cannot do without. Raises CannotRun when it does not come up."""
+        self.supervisor.start(child)
+        self.supervisor.wait_until(lambda: child.deaths > 0 or is_up(), seconds=seconds)
+        if child.deaths > 0 or not is_up():
+            log = self.home / "logs" / "run.log"
+            raise CannotRun(f"{child.name} did not come up; what it said stands in {log}.")
 
     def prepare_database(self) -> None:
         self.supervisor.say(f"database: {connection.display_name}; applying open migrations")
@@ -130,9 +135,8 @@ class Run:
         command = [sys.executable, "-m", "crm.sandbox", "--host", HOST, "--port", str(port)]
         command += ["--db", str(self.home / "sandbox.sqlite3"), "--quiet", *options]
         self.supervisor.say(f"sandbox CRM: {address}")
-        self.supervisor.start(Child("sandbox", command, self.env))
-        if not self.supervisor.wait_until(lambda: listens(port), seconds=SEED_SECONDS):
-            raise CannotRun("the sandbox CRM did not come up; its reason stands above.")
+        sandbox = Child("sandbox", command, self.env)
+        self._start_first(sandbox, lambda: listens(port), seconds=SEED_SECONDS)
         self._connect(
             **SANDBOX_CREDENTIALS, ZOHO_BASE_URL=address, ZOHO_ACCOUNTS_URL=address, SANDBOX="1"
         )
@@ -185,7 +189,7 @@ class Run:
         web = Child(
             "web",
             [python, "-m", "gunicorn", "pipelinepulse.wsgi"],
-            {**self.env, "HOST": HOST},
+            {**self.env, "WEB_HOST": HOST},
             stop_seconds=8,
             answers=lambda: status_of("/healthz", settings.PORT) == 200,
         )
