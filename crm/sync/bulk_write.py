@@ -71,7 +71,8 @@ def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Row
     if not rows:
         return
     table, names = model._meta.db_table, ", ".join(f'"{name}"' for name in columns)
-    with connection.cursor() as cursor:
+    # COPY is the driver's own: without the wrapper its errors are none that Django knows.
+    with connection.wrap_database_errors, connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             with cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
                 for row in rows:

@@ -22,9 +22,11 @@ from crm.sync.page import Counts
 from crm.sync.reading import Batch, RangeReader, read_by_id, read_changed, read_changed_by_pages
 from crm.sync.store import Store
 from crm.zoho.client import ZohoClient
+from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
 from crm.zoho.factory import client_from_settings
 
 EXAMPLES = 5
+NO_QUERIES = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Preview:
 
     counts: dict[str, Counts] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         for name, counts in self.counts.items():
@@ -41,6 +44,8 @@ class Preview:
                 f"{counts.updated}, leave {counts.unchanged}, set {counts.failed} aside, "
                 f"mark {counts.deleted} deleted"
             )
+        for name, why in self.refused.items():
+            yield f"{name}: would not be read. {why}"
         yield from self.examples
         yield "Dry run: nothing was stored."
 
@@ -53,7 +58,10 @@ def preview(kind: str, module_names: Sequence[str], *, since: datetime | None) -
     context = SyncContext(timezone.now())
     try:
         for module in chosen:
-            result.counts[module.name] = _module(client, context, module, kind, since, result)
+            try:
+                result.counts[module.name] = _module(client, context, module, kind, since, result)
+            except (ScopeMissing, NotPermitted, FixFields) as error:
+                result.refused[module.name] = error.message
     finally:
         client.close()
     return result
@@ -93,13 +101,25 @@ def _module(
 def _batches(
     client: ZohoClient, module: Module, fields: list[str], since: datetime | None
 ) -> Iterator[Batch]:
-    if since is None and not module.converted:
-        return RangeReader(client, module, fields, workers=4, clock=timezone.now).batches()
+    """By queries where they may be used, else by pages, as a run would."""
+    clock, is_begun = timezone.now, False
+    if not module.converted:
+        try:
+            for batch in (
+                RangeReader(client, module, fields, workers=4, clock=clock).batches()
+                if since is None
+                else read_changed(client, module, fields, since=since, clock=clock)
+            ):
+                is_begun = True
+                yield batch
+            return
+        except NO_QUERIES:
+            if is_begun:
+                raise
     if since is None:
-        return read_by_id(client, module, fields, clock=timezone.now)
-    if module.converted:
-        return read_changed_by_pages(client, module, fields, since=since, clock=timezone.now)
-    return read_changed(client, module, fields, since=since, clock=timezone.now)
+        yield from read_by_id(client, module, fields, clock=clock)
+    else:
+        yield from read_changed_by_pages(client, module, fields, since=since, clock=clock)
 
 
 def _rolled_back(store: Store, batch: Batch, result: Preview) -> Counts:

@@ -65,7 +65,8 @@ class References:
             return
         model: Any = CrmUser if target == USERS else BY_NAME[target].model
         _look_up(model, unknown, known)
-        missing = [refs[zoho_id] for zoho_id in unknown if zoho_id not in known]
+        # In one order everywhere: two writers that wait for each other's stubs would never end.
+        missing = [refs[zoho_id] for zoho_id in sorted(unknown) if zoho_id not in known]
         if missing:
             # Another writer may add the same stub: whoever is first wins, both read it back.
             model.objects.bulk_create(

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from crm.errors import CrmError, CrmNotConfigured, SyncUnderWay
+from crm.mapping.convert import FIRST_YEAR, LAST_YEAR
 from crm.models import SyncRun, SyncRunModule
 from crm.models import runs as ledger
 from crm.sync import dry_run, lease, modules, runs
@@ -35,6 +36,8 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError(
             f"“{text}” is no ISO date and time, such as 2026-11-01T08:00:00+08:00."
         ) from None
+    if not FIRST_YEAR <= found.year <= LAST_YEAR:
+        raise argparse.ArgumentTypeError(f"Years {FIRST_YEAR} to {LAST_YEAR} are known.")
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -75,10 +78,10 @@ class Command(BaseCommand):
         if options["verbosity"] < 2:
             # A line per call belongs into a worker's log, not between a person and the bar.
             logging.getLogger("crm.zoho").setLevel(logging.ERROR)
-        run = self._requested(kind, options)
         progress = Progress(self.stdout)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
+            run = self._requested(kind, options, progress)
             execute(run.pk, on_page=progress.page, on_interrupt="abort")
         except KeyboardInterrupt:
             progress.end()
@@ -90,7 +93,8 @@ class Command(BaseCommand):
         run.refresh_from_db()
         self._report(run)
 
-    def _requested(self, kind: str, options: dict) -> SyncRun:
+    def _requested(self, kind: str, options: dict, progress: Progress) -> SyncRun:
+        """The run to execute. One whose process died is ended first, or is the one asked for."""
         try:
             return runs.request_run(
                 kind=kind,
@@ -101,10 +105,19 @@ class Command(BaseCommand):
                 nudge=False,
             )
         except SyncUnderWay as error:
-            # A run whose process died holds no lease: this command takes it up.
-            if error.run.is_active and lease.is_free_or_orphaned():
+            if not (error.run.is_active and lease.is_free_or_orphaned()):
+                raise CommandError(error.message, returncode=UNDER_WAY) from None
+            if _is_what_was_asked(error.run, kind, options):
                 return error.run
-            raise CommandError(error.message, returncode=UNDER_WAY) from None
+            self.stderr.write(
+                f"First the {error.run.kind} sync {error.run.pk}, which was left over."
+            )
+            execute(error.run.pk, on_page=progress.page, on_interrupt="abort")
+            progress.end()
+            error.run.refresh_from_db()
+            if error.run.is_active:
+                raise CommandError(error.message, returncode=UNDER_WAY) from None
+            return self._requested(kind, options, progress)
         except CrmError as error:
             raise CommandError(error.message, returncode=USAGE) from None
 
@@ -121,7 +134,7 @@ class Command(BaseCommand):
         elif run.status == ledger.PARTIAL:
             self.stdout.write(f"{run.kind.title()} sync done in part. {counts}")
             self.stderr.write(run.message)
-            if runs.failed_beyond_reason(run.seen, run.failed):
+            if run.failed * 100 > run.seen:
                 sys.exit(FAILED)
         elif run.is_active:
             raise CommandError(SyncUnderWay(run).message, returncode=UNDER_WAY)
@@ -138,6 +151,11 @@ class Command(BaseCommand):
             raise CommandError(error.message, returncode=FAILED) from None
         for line in result.lines():
             self.stdout.write(line)
+
+
+def _is_what_was_asked(run: SyncRun, kind: str, options: dict) -> bool:
+    names = options["module"] or [m.name for m in modules.ORDER]
+    return run.kind == kind and set(run.modules) == set(names) and run.since == options["since"]
 
 
 # What a person must mend in the settings before any run can work.

@@ -1,0 +1,312 @@
+"""`manage.py sync_zoho`: what it says and the exit codes that a scheduler acts on."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+
+from crm.models import (
+    ChangeEvent,
+    CrmConnection,
+    Deal,
+    FailedRecord,
+    MirrorState,
+    ReceivedRecord,
+    RecordProblem,
+    SyncRun,
+    SyncRunModule,
+)
+from crm.sync import lease, reading, runs
+from crm.tests.sandbox_process import ROOT
+from crm.tests.synced import Crm
+from crm.tests.test_delta_sync import without_coql
+
+DONE, FAILED, USAGE, UNDER_WAY, INTERRUPTED = 0, 1, 2, 3, 130
+TABLES = (Deal, ChangeEvent, ReceivedRecord, RecordProblem, FailedRecord, SyncRun, SyncRunModule,
+          MirrorState, CrmConnection)  # fmt: skip
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr, within this process."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        call_command("sync_zoho", *arguments, stdout=out, stderr=err)
+    except CommandError as error:
+        return error.returncode, out.getvalue(), err.getvalue() + str(error)
+    except SystemExit as error:
+        return int(error.code or 0), out.getvalue(), err.getvalue()
+    return DONE, out.getvalue(), err.getvalue()
+
+
+def counts() -> dict[str, int]:
+    return {model.__name__: model.objects.count() for model in TABLES}
+
+
+# -- done -----------------------------------------------------------------------------------------
+
+
+def test_without_options_it_is_full_the_first_time_and_then_a_delta(crm: Crm) -> None:
+    total = sum(len(crm.ids(m)) for m in ("Accounts", "Contacts", "Leads", "Deals"))
+    code, out, err = run()
+    assert (code, err) == (DONE, "")
+    assert f"Full sync done. {total} read: {total} new, 0 changed, 0 unchanged" in out
+    crm.assert_mirrored()
+    one = crm.ids()[0]
+    crm.control("edit", module="Deals", id=one, values={"Next_Step": "by command"})
+    code, out, _ = run("--delta")
+    assert code == DONE
+    assert "Delta sync done. 1 read: 0 new, 1 changed" in out
+    assert [r.trigger for r in SyncRun.objects.all()] == ["command"] * 2
+    crm.assert_mirrored()
+
+
+def test_only_the_modules_that_were_named_are_read(crm: Crm) -> None:
+    assert run("--full", "--module", "Accounts", "--module", "Contacts")[0] == DONE
+    assert SyncRun.objects.get().modules == ["Accounts", "Contacts"]
+    assert not Deal.objects.exists()
+    crm.assert_mirrored("Accounts", "Contacts")
+
+
+def test_since_reads_from_that_moment(crm: Crm) -> None:
+    crm.sync("full")
+    code, out, _ = run("--since", "2001-01-01", "--module", "Deals")
+    assert code == DONE
+    assert "50 read: 0 new, 0 changed, 50 unchanged" in out
+
+
+def test_plain_lines_of_progress_where_there_is_no_terminal(crm: Crm) -> None:
+    _, out, _ = run("--full")
+    assert out.startswith("Accounts ") and "40 of 40" in out.splitlines()[0]
+    assert "\x1b" not in out and "\r" not in out
+
+
+def test_up_to_one_percent_set_aside_is_done_with_a_line_on_stderr(
+    big_crm: Crm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "RANGE_ROWS", 60)
+    what = {"path": "/crm/v8/coql", "body_contains": "id <=", "do": "rewrite", "with": {}}
+    big_crm.control("faults", rules=[{**what, "times": 4}])
+    code, out, err = run("--full", "--module", "Deals")
+    assert (code, "done in part" in out) == (DONE, True)
+    assert err.startswith("4 records could not be stored")
+
+
+def test_more_than_one_percent_set_aside_is_a_failure(
+    big_crm: Crm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "RANGE_ROWS", 60)
+    what = {"path": "/crm/v8/coql", "body_contains": "id <=", "do": "rewrite", "with": {}}
+    big_crm.control("faults", rules=[{**what, "times": 5}])
+    assert run("--full", "--module", "Deals")[0] == FAILED
+
+
+# -- usage and configuration ----------------------------------------------------------------------
+
+
+ARGPARSE = {"not allowed with", "no ISO date", "Invoices", "nonsense"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--full", "--since", "2026-01-01"], "--since goes with a delta"),
+        (["--full", "--delta"], "not allowed with"),
+        (["--since", "yesterday"], "no ISO date"),
+        (["--module", "Invoices"], "Invoices"),
+        (["--nonsense"], "nonsense"),
+        ([], "No CRM is connected"),
+        (["--dry-run"], "No CRM is connected"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(
+    arguments: list[str], words: str, settings: Any
+) -> None:
+    settings.ZOHO = None
+    code, _, err = run(*arguments)
+    assert words in err
+    # Called from Python, an argument that is not understood has no exit code of its own.
+    assert code == (FAILED if words in ARGPARSE else USAGE)
+    assert not SyncRun.objects.exists()
+
+
+def test_another_organisation_is_a_matter_of_configuration(crm: Crm) -> None:
+    crm.sync("full")
+    CrmConnection.objects.update(org_id="1", org_name="Somebody else")
+    code, _, err = run("--full")
+    assert code == USAGE
+    assert "Somebody else" in err
+
+
+# -- failed, under way ----------------------------------------------------------------------------
+
+
+def test_a_crm_that_does_not_answer_is_exit_1_and_says_where_to_look(crm: Crm) -> None:
+    crm.settings.ZOHO = replace(crm.settings.ZOHO, base_url="http://127.0.0.1:9")
+    code, _, err = run()
+    assert code == FAILED
+    assert "127.0.0.1:9" in err and "ZOHO_BASE_URL" in err and "Traceback" not in err
+
+
+def test_another_run_under_way_is_exit_3_and_named(crm: Crm) -> None:
+    other = runs.request_run(kind="full", trigger="schedule", nudge=False)
+    held = lease.acquire()
+    assert held is not None
+    assert runs.open_run(other, held.fence)
+    code, _, err = run("--full")
+    assert code == UNDER_WAY
+    assert f"run {other.pk}" in err and "full sync is under way since" in err
+    assert SyncRun.objects.count() == 1
+    held.release()
+    assert run("--full")[0] == DONE  # nobody holds it: the command takes it up
+    assert SyncRun.objects.get().pk == other.pk
+    crm.assert_mirrored()
+
+
+# -- dry run --------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_of_an_empty_mirror_stores_nothing(crm: Crm) -> None:
+    before = counts()
+    code, out, _ = run("--full", "--dry-run")
+    assert code == DONE
+    assert "Deals: 50 read; would make 50 new" in out
+    assert out.rstrip().endswith("Dry run: nothing was stored.")
+    assert counts() == before
+    assert crm.sync("full").created > 50
+    crm.assert_mirrored()
+
+
+@pytest.mark.parametrize("mode", ["--delta", "--full"])
+@pytest.mark.parametrize("has_coql", [True, False])
+def test_a_dry_run_says_what_would_change(crm: Crm, mode: str, has_coql: bool) -> None:
+    crm.sync("full")
+    ids = crm.ids()
+    crm.control("edit", module="Deals", id=ids[0], values={"Next_Step": "would be"})
+    crm.control("delete", module="Deals", ids=ids[1:3])
+    crm.control("insert", module="Deals", values={"Deal_Name": "n", "Stage": "Qualification"})
+    if not has_coql:
+        without_coql(crm)
+    before, rows = counts(), list(Deal.objects.order_by("id").values())
+    mark = MirrorState.objects.get(module="Deals").watermark
+    held = lease.acquire()  # it needs none
+    code, out, _ = run(mode, "--dry-run", "--module", "Deals")
+    assert code == DONE
+    assert "would make 1 new, change 1" in out and "mark 2 deleted" in out
+    assert "next_step" in out and "would be" in out
+    assert counts() == before
+    assert list(Deal.objects.order_by("id").values()) == rows
+    assert MirrorState.objects.get(module="Deals").watermark == mark
+    assert held is not None
+    held.release()
+    assert crm.sync("delta").status == "succeeded"
+    crm.assert_mirrored()
+
+
+# -- a process of its own -------------------------------------------------------------------------
+
+
+def start(crm: Crm, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "manage.py", "sync_zoho", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment(crm), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def environment(crm: Crm) -> dict[str, str]:
+    """The test's own database and CRM, for another process."""
+    zoho, database = crm.settings.ZOHO, django_settings.DATABASES["default"]
+    url = f"sqlite:///{database['NAME']}"
+    if "postgres" in database["ENGINE"]:
+        host, port = database["HOST"] or "127.0.0.1", database["PORT"] or 5432
+        secret = f":{database['PASSWORD']}" if database["PASSWORD"] else ""
+        url = f"postgres://{database['USER']}{secret}@{host}:{port}/{database['NAME']}"
+    return {
+        "DATABASE_URL": url,
+        "ZOHO_BASE_URL": zoho.base_url,
+        "ZOHO_ACCOUNTS_URL": zoho.accounts_url,
+        "ZOHO_CLIENT_ID": zoho.client_id,
+        "ZOHO_CLIENT_SECRET": zoho.client_secret,
+        "ZOHO_REFRESH_TOKEN": zoho.refresh_token,
+        "ZOHO_PATIENCE": "first_delay_s=0.01,last_delay_s=0.05,mint_interval_s=0",
+        "RATE_LIMIT_CALLS_PER_MINUTE": "100000",
+    }
+
+
+def wait_for(condition: Any, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_exits_130_and_goes_on_when_started_again(
+    big_crm: Crm, number: signal.Signals
+) -> None:
+    big_crm.control("config", latency_ms=150)
+    total = sum(len(big_crm.ids(m)) for m in ("Accounts", "Contacts", "Leads", "Deals"))
+    process = start(big_crm, "--full", "--method", "pages")
+    wait_for(lambda: SyncRun.objects.filter(pages__gte=3).exists())
+    begun = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == INTERRUPTED, err
+    assert time.monotonic() - begun < 15
+    assert "goes on where it was" in err and "Traceback" not in err + out
+    first = SyncRun.objects.get()
+    assert (first.status, first.error_code) == ("aborted", "interrupted")
+    assert 0 < first.created < total
+    assert not lease.is_held()
+
+    big_crm.control("config", latency_ms=0)
+    process = start(big_crm, "--full", "--method", "pages")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == DONE, err
+    assert f"{total} read: {total} new" in out
+    assert SyncRun.objects.get().pk == first.pk
+    big_crm.assert_mirrored()
+
+
+@pytest.mark.processes
+def test_killed_by_the_system_it_goes_on_when_started_again(big_crm: Crm) -> None:
+    process = start(big_crm, "--full", PULSE_FAILPOINTS="store.before_commit:4=kill")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    process = start(big_crm)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == DONE, err
+    found = SyncRun.objects.get()
+    assert (found.status, found.created, found.seen) == ("succeeded", found.seen, found.created)
+    big_crm.assert_mirrored()
+
+
+@pytest.mark.processes
+def test_exit_codes_of_the_real_process(crm: Crm) -> None:
+    codes = {}
+    for name, arguments in {
+        "usage": ["--full", "--since", "2026-01-01"],
+        "argument": ["--since", "soon"],
+        "module": ["--module", "Invoices"],
+    }.items():
+        process = start(crm, *arguments)
+        _, err = process.communicate(timeout=60)
+        codes[name] = process.returncode
+        assert "Traceback" not in err and err.strip()
+    assert set(codes.values()) == {USAGE}
+    assert not SyncRun.objects.exists()
