@@ -7,11 +7,11 @@ and the window is read again while there are any.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from crm.models import SyncRunModule
+from crm.models import MirrorState, SyncRunModule
 from crm.sync import deletions, full, watermark
 from crm.sync.modules import Module
 from crm.sync.reading import Batch, read_changed, read_changed_by_pages
@@ -19,6 +19,8 @@ from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
 
+# Times of the CRM are whole seconds, and a run's length is measured by our clock.
+_CLOCK_GRAIN = timedelta(seconds=2)
 _NO_COQL = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
 
 
@@ -61,7 +63,8 @@ def _read(
                 cursor=part.cursor,
             ):
                 session.store_batch(part, store, batch)
-            _settle_deletions(session, part, module, store, since)
+            deleted = list(deletions.deleted_since(session.client, module, since))
+            _settle(session, part, module, store, since, deleted)
             return True
         except _NO_COQL:
             if part.cursor:
@@ -81,17 +84,56 @@ def _read_certified(
             session.client, module, fields, since=since, clock=timezone.now
         ):
             session.store_batch(part, store, batch)
-        deleted = _settle_deletions(session, part, module, store, since)
-        if not deletions.may_have_shifted(deleted, session.s0(), known):
+        deleted = list(deletions.deleted_since(session.client, module, since))
+        earlier = _certified_too_soon(part, module, deleted)
+        _settle(session, part, module, store, since, deleted)
+        if earlier is not None and earlier < since:
+            since = earlier
+        elif not deletions.may_have_shifted(deleted, session.s0(), known):
             return True
         known = {row.zoho_id for row in deleted}
     return False
 
 
-def _settle_deletions(
-    session: Session, part: SyncRunModule, module: Module, store: Store, since: datetime
-) -> list[deletions.Deleted]:
-    deleted = list(deletions.deleted_since(session.client, module, since))
+def _certified_too_soon(
+    part: SyncRunModule, module: Module, deleted: list[deletions.Deleted]
+) -> datetime | None:
+    """From where to read again because the last run's certificate was worth nothing.
+
+    The list of deletions may lag: a record that went while the last run read by pages, and that it
+    was not told of, may have hidden another from it.
+    """
+    last = (
+        SyncRunModule.objects.filter(
+            module=module.name, watermark_after=part.watermark_before, method__in=["", full.PAGES]
+        )
+        .exclude(pk=part.pk)
+        .select_related("run")
+        .order_by("-pk")
+        .first()
+    )
+    state = MirrorState.objects.filter(module=module.name).first()
+    if last is None or state is None or state.previous_watermark is None:
+        return None
+    s0, began, ended = last.watermark_after, last.run.started_at, last.run.ended_at
+    if s0 is None or began is None or ended is None:
+        return None
+    until = s0 + (ended - began) + _CLOCK_GRAIN
+    suspects = {r.zoho_id for r in deleted if r.deleted_at and s0 <= r.deleted_at <= until}
+    marked = module.model.objects.filter(zoho_id__in=suspects, deleted_at__isnull=False)
+    known = set(marked.values_list("zoho_id", flat=True))
+    return watermark.read_from(state.previous_watermark) if suspects - known else None
+
+
+def _settle(
+    session: Session,
+    part: SyncRunModule,
+    module: Module,
+    store: Store,
+    since: datetime,
+    deleted: list[deletions.Deleted],
+) -> None:
+    """What the CRM's list of deletions since then means for our rows."""
     told = {row.zoho_id: row for row in deleted}
     full.settle(session, part, module, store, list(told), source="list", told=told)
     # No longer in the list: back from the recycle bin, as old as it was.
@@ -102,4 +144,3 @@ def _settle_deletions(
             session.store_batch(
                 part, store, Batch(verdict.alive, verdict.read_at, None, part.cursor)
             )
-    return deleted

@@ -265,6 +265,30 @@ def test_deletions_without_end_leave_the_watermark_and_say_why(
     big_crm.assert_mirrored("Deals")
 
 
+def test_a_list_of_deletions_that_lags_reopens_the_window_of_the_last_run(big_crm: Crm) -> None:
+    big_crm.sync("full", "Deals")
+    without_coql(big_crm)
+    ids = big_crm.ids()
+    big_crm.control("config", clock_offset_s=60)
+    for n, zoho_id in enumerate(ids[:230]):  # more than a page changes
+        big_crm.control("edit", module="Deals", id=zoho_id, values={"Next_Step": f"step {n}"})
+    # Half an hour later a record of the first page goes while that is read; nobody is told yet.
+    big_crm.control("config", clock_offset_s=1860)
+    command = {"do": "delete", "module": "Deals", "ids": [ids[229]]}
+    big_crm.control("hook", after_requests=1, path="/crm/v8/Deals", run=command)
+    late = {"path": "/crm/v8/Deals/deleted", "do": "status", "status": 204, "body": ""}
+    big_crm.control("faults", rules=[late])
+    assert big_crm.sync("delta", "Deals").status == "succeeded"
+    hidden = [n for n in range(229) if Deal.objects.get(zoho_id=ids[n]).next_step != f"step {n}"]
+    assert len(hidden) == 1
+    big_crm.control("config", clock_offset_s=2760)
+    assert big_crm.sync("delta", "Deals").status == "succeeded"
+    big_crm.assert_mirrored("Deals")
+    big_crm.control("reset_stats")
+    big_crm.sync("delta", "Deals")  # and then it is closed again
+    assert big_crm.control("stats")["requests"] <= 4
+
+
 # -- from when to when ----------------------------------------------------------------------------
 
 
