@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crm.tests.sandbox_process import Sandbox, running_sandbox, start_sandbox
+from crm.tests.forked_sandbox import fork_sandbox
+from crm.tests.sandbox_process import Sandbox, running_sandbox
 
 if TYPE_CHECKING:
     from crm.tests.synced import Crm
@@ -34,11 +35,11 @@ def make_crm(tmp_path: Path, settings: Any) -> Iterator[Callable[..., Crm]]:
 
     started: list[Sandbox] = []
 
-    def make(seed: Path, **options: Any) -> Crm:
+    def make(seed: Path) -> Crm:
         folder = tmp_path / f"crm-{len(started)}"
         folder.mkdir()
         shutil.copy(seed, folder / "sandbox.db")
-        sandbox = start_sandbox(folder, **options)
+        sandbox = fork_sandbox(folder)
         started.append(sandbox)
         settings.ZOHO = zoho_settings(sandbox.url)
         settings.SYNC_LEASE_SECONDS, settings.SYNC_HEARTBEAT_SECONDS = 5, 1
