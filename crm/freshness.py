@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models.functions import Coalesce
 from django_celery_beat.models import PeriodicTask
 
-from crm.models import CrmConnection, MirrorState, SyncRun
+from crm.models import CrmConnection, MirrorState, SyncRun, SyncRunModule
 from crm.models import runs as ledger
 from crm.sync import modules
 from crm.tasks import DELTA_TASK
@@ -89,23 +92,73 @@ class SyncState:
 
 def freshness_seconds(now: datetime) -> int | None:
     """Whole seconds; None before every module that the CRM lets us read was read once."""
-    rows = MirrorState.objects.values_list("module", "complete_s0", "skipped_message")
-    known = {module: (s0, refused) for module, s0, refused in rows}
-    times: list[datetime] = []
-    for module in modules.ORDER:
-        s0, refused = known.get(module.name, (None, ""))
-        if s0 is not None:
-            times.append(s0)
-        elif not refused:
-            return None
-    return max(0, int((now - min(times)).total_seconds())) if times else None
+    return _freshness(_connection(), now)
 
 
-def progress_of(run: SyncRun, now: datetime) -> RunProgress:
-    parts = list(run.parts.all())
-    current = next((p for p in parts if p.state in ("reading", "sweeping", "pending")), None)
-    known = [p.expected for p in parts]
-    expected = sum(known) if parts and None not in known else _expected_so_far(parts)
+def _connection() -> Any:
+    """The connection with what the mirror's states and the schedule say: one query."""
+    states = MirrorState.objects.filter(module__in=modules.BY_NAME).order_by()
+    schedule = PeriodicTask.objects.filter(
+        task=DELTA_TASK, enabled=True, interval__isnull=False
+    ).order_by("pk")
+
+    def number_of(rows: QuerySet) -> Coalesce:
+        counted = rows.annotate(group=Value(1)).values("group").annotate(n=Count("pk")).values("n")
+        return Coalesce(Subquery(counted), 0)
+
+    oldest = states.filter(complete_s0__isnull=False).order_by("complete_s0")
+    refused = states.filter(complete_s0__isnull=True).exclude(skipped_message="")
+    found = CrmConnection.objects.annotate(
+        oldest_s0=Subquery(oldest.values("complete_s0")[:1]),
+        modules_read=number_of(oldest.order_by()),
+        modules_refused=number_of(refused),
+        schedule_ran_at=Subquery(schedule.values("last_run_at")[:1]),
+        schedule_every=Subquery(schedule.values("interval__every")[:1]),
+        schedule_period=Subquery(schedule.values("interval__period")[:1]),
+    ).first()
+    return found or _never_tried()
+
+
+def _never_tried() -> Any:
+    """Before the first attempt there is no row; looking at a page makes none."""
+    connection: Any = CrmConnection()
+    for name in ("oldest_s0", "schedule_ran_at", "schedule_every", "schedule_period"):
+        setattr(connection, name, None)
+    connection.modules_read = connection.modules_refused = 0
+    return connection
+
+
+def _freshness(connection: Any, now: datetime) -> int | None:
+    known = connection.modules_read + connection.modules_refused
+    if connection.oldest_s0 is None or known < len(modules.ORDER):
+        return None
+    return max(0, int((now - connection.oldest_s0).total_seconds()))
+
+
+def _runs() -> tuple[Any, SyncRun | None]:
+    """The run under way, with the sums of its parts, and the last that ended: one query."""
+    ended = SyncRun.objects.exclude(
+        status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED]
+    ).order_by("-requested_at")
+    active = Q(lane="sync", status__in=[ledger.QUEUED, ledger.RUNNING])
+    unread = SyncRunModule.objects.filter(
+        run=OuterRef("pk"), state__in=["reading", "sweeping", "pending"]
+    ).order_by("position")
+    rows = SyncRun.objects.filter(active | Q(pk=Subquery(ended.values("pk")[:1]))).annotate(
+        expected=Sum("parts__expected"),
+        uncounted=Count("parts", filter=Q(parts__expected__isnull=True)),
+        module=Coalesce(Subquery(unread.values("module")[:1]), Value("")),
+    )
+    found = list(rows)
+    return (
+        next((run for run in found if run.is_active), None),
+        next((run for run in found if not run.is_active), None),
+    )
+
+
+def progress_of(run: Any, now: datetime) -> RunProgress:
+    """`run` as `_runs` annotates it."""
+    expected = run.expected if not run.uncounted else None
     elapsed = (now - run.started_at).total_seconds() if run.started_at else 0
     rate = run.seen / elapsed if elapsed > 0 and run.seen else None
     left = max(0, expected - run.seen) if expected is not None else None
@@ -114,7 +167,7 @@ def progress_of(run: SyncRun, now: datetime) -> RunProgress:
         kind=run.kind,
         status=run.status,
         started_at=run.started_at,
-        module=current.module if current else "",
+        module=run.module,
         done=run.seen,
         expected=expected,
         rate_per_s=round(rate, 1) if rate else None,
@@ -122,32 +175,11 @@ def progress_of(run: SyncRun, now: datetime) -> RunProgress:
     )
 
 
-def _expected_so_far(parts: list) -> int | None:
-    """Modules are counted one after another; until then what the mirror holds is the best guess."""
-    if not any(p.expected for p in parts):
-        return None
-    return sum(
-        p.expected
-        if p.expected is not None
-        else modules.BY_NAME[p.module].model.objects.live().count()
-        for p in parts
-    )
-
-
 def sync_state(now: datetime) -> SyncState:
-    """Five small queries; none of them waits for the CRM."""
-    connection = CrmConnection.objects.filter(pk=1).first() or CrmConnection()
-    run = (
-        SyncRun.objects.filter(lane="sync", status__in=[ledger.QUEUED, ledger.RUNNING])
-        .prefetch_related("parts")
-        .first()
-    )
-    last = (
-        SyncRun.objects.exclude(status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED])
-        .order_by("-requested_at")
-        .first()
-    )
-    fresh = freshness_seconds(now)
+    """Two queries; neither waits for the CRM."""
+    connection = _connection()
+    run, last = _runs()
+    fresh = _freshness(connection, now)
     state = _state(connection, fresh)
     return SyncState(
         state=state,
@@ -155,7 +187,7 @@ def sync_state(now: datetime) -> SyncState:
         advice=_advice(state, connection),
         last_success_at=connection.last_success_at,
         last_attempt_at=connection.last_attempt_at,
-        next_sync_at=next_sync_at(now) if state != NOT_CONFIGURED else None,
+        next_sync_at=_next_sync_at(connection, now) if state != NOT_CONFIGURED else None,
         freshness_seconds=fresh,
         error_count=_error_count(last),
         run=progress_of(run, now) if run else None,
@@ -228,14 +260,9 @@ def _summary(run: SyncRun) -> RunSummary:
     )
 
 
-def next_sync_at(now: datetime) -> datetime | None:
+def _next_sync_at(connection: Any, now: datetime) -> datetime | None:
     """When the next scheduled delta is due; None if the schedule is switched off."""
-    task = (
-        PeriodicTask.objects.filter(task=DELTA_TASK, enabled=True)
-        .select_related("interval")
-        .first()
-    )
-    if task is None or task.interval is None:
+    if connection.schedule_every is None:
         return None
-    due = (task.last_run_at or now) + task.interval.schedule.run_every
-    return max(due, now)
+    every = timedelta(**{connection.schedule_period: connection.schedule_every})
+    return max((connection.schedule_ran_at or now) + every, now)

@@ -18,14 +18,14 @@ from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
 from crm.errors import CrmError, SyncUnderWay
-from crm.models import ExchangeRate, SyncRun
+from crm.models import ExchangeRate, MirrorState, SyncRun
 from crm.models import runs as ledger
 from crm.sync import lease, modules, rederive, runs
-from crm.sync.context import SyncContext
 from crm.sync.execute import execute
 from crm.sync.metadata import business_day, queue_derive
 
 log = structlog.get_logger(__name__)
+FIRST_PAUSE, MAX_DOUBLINGS = timedelta(minutes=15), 6
 DELTA_TASK, FULL_TASK = "crm.tasks.scheduled_delta", "crm.tasks.scheduled_full"
 # One byte that a worker shares with the processes it forks: the signal reaches the parent alone.
 _stopping = mmap.mmap(-1, 1)
@@ -77,8 +77,14 @@ def request_scheduled(kind: str, now: datetime) -> SyncRun | None:
     goes in between its pages; anything else that is under way makes the slot *skipped*."""
     if settings.ZOHO is None:
         return None
+    with transaction.atomic():
+        lease.lock_row()  # two beats at once: the second sees the run of the first
+        return _request_slot(kind, now)
+
+
+def _request_slot(kind: str, now: datetime) -> SyncRun | None:
     slot = slot_of(kind, now)
-    if SyncRun.objects.filter(kind=kind, slot=slot).exists():
+    if slot is None:
         return None
     try:
         return runs.request_run(kind=kind, trigger="schedule", slot=slot)
@@ -114,14 +120,19 @@ def _record_slot(
         return None  # another beat was first
 
 
-def slot_of(kind: str, now: datetime) -> datetime:
-    """The start of the schedule's slot that `now` lies in."""
+def slot_of(kind: str, now: datetime) -> datetime | None:
+    """The slot that `now` begins, or None if the schedule has already had its run for it.
+
+    Beat fires some time around the full interval, never twice within half of one; a grid of clock
+    times would let two neighbours fall into one slot.
+    """
     task = PeriodicTask.objects.filter(task=DELTA_TASK if kind == runs.DELTA else FULL_TASK).first()
     every = timedelta(minutes=15) if kind == runs.DELTA else timedelta(days=1)
     if task is not None and task.interval is not None:
         every = task.interval.schedule.run_every
-    seconds = max(1, int(every.total_seconds()))
-    return datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, tz=now.tzinfo)
+    if SyncRun.objects.filter(kind=kind, slot__gt=now - every / 2).exists():
+        return None
+    return now.replace(microsecond=0)
 
 
 @shared_task
@@ -136,9 +147,26 @@ def sweep() -> None:
         return
     _close_orphans()
     if not SyncRun.objects.filter(lane="sync").exists():
-        execute(runs.request_run(kind=runs.FULL, trigger="startup", nudge=False).pk)
+        first = runs.request_run(kind=runs.FULL, trigger="startup", nudge=False)
+        execute(first.pk, should_stop=stopper())
+        return
+    turn_of_the_day()
+    if _is_full_to_repeat(timezone.now()):
+        repeated = runs.request_run(kind=runs.FULL, trigger="schedule", nudge=False)
+        execute(repeated.pk, should_stop=stopper())
     elif rederive.is_needed():
         rederive_deals()
+
+
+def _is_full_to_repeat(now: datetime) -> bool:
+    """A full run that failed is repeated after a pause that doubles with each failure in a row."""
+    newest = SyncRun.objects.filter(lane="sync", kind=runs.FULL).order_by("-requested_at")
+    statuses = list(newest.values_list("status", "ended_at")[:MAX_DOUBLINGS])
+    in_a_row = next((at for at, row in enumerate(statuses) if row[0] != ledger.FAILED), None)
+    failures = len(statuses) if in_a_row is None else in_a_row
+    if not failures or statuses[0][1] is None:
+        return False
+    return now - statuses[0][1] > FIRST_PAUSE * 2 ** (failures - 1)
 
 
 def _close_orphans() -> None:
@@ -157,13 +185,22 @@ def rederive_deals() -> None:
         return  # the run under way does it at its end
     try:
         with held.kept_alive():
-            rederive.run_if_needed(held, SyncContext(timezone.now()).deriver)
+            rederive.run_if_needed(held)
     finally:
         held.release()
 
 
 @shared_task
 def turn_of_the_day() -> None:
-    """A rate that holds from today on changes the open deals: compute them anew."""
-    if ExchangeRate.objects.filter(day=business_day(timezone.now())).exists():
+    """Rates that hold since the open deals were last derived: have them computed anew."""
+    today = business_day(timezone.now())
+    state = MirrorState.objects.filter(module="Deals").first()
+    if state is None or state.derived_on == today:
+        return
+    newer = ExchangeRate.objects.filter(day__lte=today)
+    if state.derived_on is not None:
+        newer = newer.filter(day__gt=state.derived_on)
+    if newer.exists():
         queue_derive()
+    else:
+        MirrorState.objects.filter(module="Deals").update(derived_on=today)

@@ -23,13 +23,22 @@ NONE = "-"
 
 
 class WordsWidget(forms.TextInput):
-    """Several values: repeated, or separated by commas."""
+    """Several values: repeated, or separated by commas; a comma within one is written `\\,`."""
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> list[str] | None:
         if name not in data:
             return None
         given = data.getlist(name) if hasattr(data, "getlist") else [data[name]]
-        return [word.strip() for each in given for word in str(each).split(",")]
+        return [word.strip() for each in given for word in split_words(str(each))]
+
+
+def split_words(text: str) -> list[str]:
+    return [word.replace("\\,", ",") for word in re.split(r"(?<!\\),", text)]
+
+
+def joinable(word: str) -> str:
+    """The word as it stands in an address: its own commas do not separate."""
+    return word.replace(",", "\\,")
 
 
 class WordsField(forms.Field):

@@ -9,19 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import django_filters
 from django.conf import settings
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db import connection
+from django.db.models import Exists, Func, OuterRef, Q, QuerySet, TextField
 from django.http import QueryDict
 from django.utils import timezone
 
 from crm import stages
 from crm.models import Account, ChangeEvent, CrmUser, Deal
-from crm.words import NONE, MomentFilter, WordsField, WordsFilter, numbers_in, owner_pks
+from crm.words import (
+    NONE,
+    MomentFilter,
+    WordsField,
+    WordsFilter,
+    joinable,
+    numbers_in,
+    owner_pks,
+)
 from o2r import querysets
 from o2r.permissions import owner_pks_of
 
@@ -37,6 +47,14 @@ MISSING = {
 CHANGE_FIELDS = {"stage": "crm_stage", "amount": "amount_minor", "closing_date": "closing_date"}
 STAGE_ENDS = {"stage": stages.OPEN, "won": stages.WON, "lost": stages.LOST}
 CHANGE_KINDS = ("new", "stage", "amount", "closing_date", "won", "lost")
+
+
+class Casefold(Func):
+    """Text without case, by the function that `crm/apps.py` gives SQLite."""
+
+    function = "CASEFOLD"
+    arity = 1
+    output_field = TextField()
 
 
 class OpportunityFilter(django_filters.FilterSet):
@@ -104,6 +122,12 @@ class OpportunityFilter(django_filters.FilterSet):
         text = text.strip().replace("\x00", "")
         if not text:
             return rows
+        if connection.vendor == "sqlite" and not text.isascii():
+            # SQLite's LIKE knows upper and lower case of ASCII alone.
+            folded = text.casefold()
+            return rows.alias(
+                folded_name=Casefold("name"), folded_account=Casefold("account__name")
+            ).filter(Q(folded_name__contains=folded) | Q(folded_account__contains=folded))
         return rows.filter(Q(name__icontains=text) | Q(account__name__icontains=text))
 
     def by_outcome(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
@@ -185,6 +209,19 @@ def changed_deals(kinds: Iterable[str], since: datetime) -> Q:
     return Q(pk__in=ids)
 
 
+def address_of(given: Mapping[str, list[str]]) -> str:
+    """A query string that gives the same filters back, also where a value holds a comma."""
+    words = {
+        name: [joinable(value) for value in values] if is_words_filter(name) else values
+        for name, values in given.items()
+    }
+    return urlencode(sorted(words.items()), doseq=True)
+
+
+def is_words_filter(name: str) -> bool:
+    return isinstance(OpportunityFilter.base_filters.get(name), WordsFilter)
+
+
 class Selection:
     """What an address selects, for pages. Lists hold the checked words of each filter."""
 
@@ -245,6 +282,7 @@ class Selection:
     def is_filtered(self) -> bool:
         return bool(self.given)
 
+    @cached_property
     def owner_keys(self) -> set[int] | None:
         """Primary keys of the owners that *mine* and *owner* leave; 0 is no owner; None: any."""
         keys: set[int] | None = None
@@ -265,7 +303,7 @@ class Selection:
                 given[name] = ["1"]
             else:
                 given[name] = [value] if isinstance(value, str) else list(value)
-        return urlencode(sorted(given.items()), doseq=True)
+        return address_of(given)
 
     @property
     def chips(self) -> list[tuple[str, str]]:
@@ -290,7 +328,7 @@ class Selection:
         given = dict(self.given)
         if "outcome" not in given and not ({"stage", "changed", "missing"} & given.keys()):
             given["outcome"] = [default_outcome]
-        data = QueryDict(urlencode(sorted(given.items()), doseq=True))
+        data = QueryDict(address_of(given))
         rows = querysets.live_deals()
         return OpportunityFilter(data, queryset=rows, request=_Request(self.user)).qs
 

@@ -170,7 +170,7 @@ def _cells(selection: Selection) -> list[Cell]:
         words = getattr(selection, name)
         if words:
             rows = rows.filter(**{f"{name}__in": ["" if w == NONE else w for w in words]})
-    owners = selection.owner_keys()
+    owners = selection.owner_keys
     if owners is not None:
         rows = rows.filter(owner_id__in=owners)
     return list(
@@ -242,7 +242,7 @@ def _one_dimension(selection: Selection) -> tuple[str | None, list[str]]:
         for name in ("territory", "service_line")
         if getattr(selection, name)
     ]
-    owners = selection.owner_keys()
+    owners = selection.owner_keys
     if owners is not None:
         used.append(("owner", [str(pk) for pk in owners]))
     if not used:
@@ -262,7 +262,7 @@ def _deals_of(selection: Selection) -> Any:
             if NONE in words:
                 found |= Q(**{f"{name}__isnull": True})
             rows = rows.filter(found)
-    owners = selection.owner_keys()
+    owners = selection.owner_keys
     if owners is not None:
         found = Q(owner__in=owners)
         if 0 in owners:

@@ -57,7 +57,10 @@ def may_see_sales(user: Any) -> Decision:
 
 
 def may_start_sync(user: Any, kind: str) -> Decision:
-    """A delta: rep, manager and ops. A full sync: ops."""
+    """A delta: rep, manager and ops. A full sync: ops.
+
+    What is asked for counts: that the first delta of an empty mirror reads everything is ours.
+    """
     roles = roles_of(user)
     if kind == "full":
         if OPS in roles:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from crm.models import Deal
 from crm.stages import LOST, OPEN
@@ -75,9 +75,18 @@ def closing_this_month(selection: Selection, today: date, limit: int) -> QuerySe
 
 
 def needs_attention(selection: Selection, today: date, limit: int) -> Iterator[Deal]:
-    """Open deals whose closing date has passed, largest value first; `why` says so."""
+    """Open deals whose closing date has passed, largest value first; `why` says so.
+
+    Those without a value come last, asked for only where there is room: the order by value with
+    nulls in it could not use the index.
+    """
     rows = open_deals(selection).filter(closing_date__lt=today)
-    for deal in rows.order_by(F("amount_sgd_minor").desc(nulls_last=True), "id")[:limit]:
+    valued = rows.filter(amount_sgd_minor__isnull=False).order_by("-amount_sgd_minor", "-id")
+    found = list(valued[:limit])
+    if len(found) < limit:
+        unvalued = rows.filter(amount_sgd_minor__isnull=True).order_by("id")
+        found += unvalued[: limit - len(found)]
+    for deal in found:
         days = (today - deal.closing_date).days
         deal.why = f"closing date passed {days} day{'s' * (days != 1)} ago"
         yield deal

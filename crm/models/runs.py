@@ -40,6 +40,9 @@ class SyncRun(models.Model):
     fence = models.BigIntegerField(null=True, blank=True)
     attempts = models.PositiveIntegerField(default=0)
     error_code = models.CharField(max_length=64, default="", blank=True)
+    can_resume = models.BooleanField(
+        default=False, help_text="It stopped over something that passes: the next one goes on."
+    )
     message = models.TextField(default="", blank=True)
     api_calls = models.PositiveIntegerField(default=0)
     retries = models.PositiveIntegerField(default=0)
@@ -169,6 +172,9 @@ class MirrorState(models.Model):
     full_at = models.DateTimeField(null=True, blank=True)
     derive_needed = models.BooleanField(default=False)
     derive_cursor = models.BigIntegerField(default=0)
+    derived_on = models.DateField(
+        null=True, blank=True, help_text="The business day whose rates the open deals stand at."
+    )
     skipped_message = models.TextField(default="", blank=True)
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ class SyncContext:
     def __init__(self, now: datetime) -> None:
         connection = CrmConnection.objects.filter(pk=1).first() or CrmConnection()
         self.profile = connection.profile or _configured_profile()
-        self.home_currency = connection.home_currency or "SGD"
+        self.home_currency = connection.home_currency
         self.multi_currency = connection.multi_currency
         self.deriver = Deriver(stage_table(), rate_book(self.home_currency), business_day(now))
         self._mappers: dict[str, Mapper] = {}

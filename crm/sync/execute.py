@@ -23,7 +23,15 @@ from crm.sync import delta, full, lease, memory, metadata, rederive, runs, water
 from crm.sync.context import SyncContext
 from crm.sync.session import Session, StopRequested
 from crm.zoho.client import ZohoClient
-from crm.zoho.errors import FixFields, NotPermitted, PagingLimit, ScopeMissing, ZohoError
+from crm.zoho.errors import (
+    BreakerOpen,
+    FixFields,
+    NotPermitted,
+    PagingLimit,
+    RetryLater,
+    ScopeMissing,
+    ZohoError,
+)
 from crm.zoho.factory import client_from_settings
 
 log = structlog.get_logger(__name__)
@@ -111,14 +119,17 @@ def _execute(
         _save_spent(session)
         _abort(run)
         raise
+    except BreakerOpen as error:
+        _save_spent(session)
+        _stopped_by_breaker(run, error, was_begun=bool(client and client.first_server_date))
     except ZohoError as error:
         _save_spent(session)
-        _fail(run, error.code, error.message)
+        _fail(run, error.code, error.message, can_resume=isinstance(error, RetryLater))
     except CrmError as error:
         _save_spent(session)
         _fail(run, error.code, error.message)
     except DatabaseError as error:
-        _fail_without_database(run, error)
+        _stop_without_database(run, error, on_interrupt)
     except Exception as error:
         # A fault of ours: the run must still end, be seen, and leave the watermark where it was.
         log.exception("sync_internal_error", run=run.pk)
@@ -139,14 +150,18 @@ def _read_all(session: Session) -> None:
     session.context = SyncContext(timezone.now())
     failpoints.pass_by("execute.before_parts")
     _read_parts(session)
-    rederive.run_if_needed(session.lease, session.context.deriver)
+    rederive.run_if_needed(session.lease)
 
 
 def _read_parts(session: Session) -> None:
     """Module by module; what concerns one of them does not keep the others waiting."""
     read = full.read_module if session.run.kind == runs.FULL else delta.read_module
     ended = [SyncRunModule.DONE, SyncRunModule.REFUSED]
-    for part in list(session.run.parts.exclude(state__in=ended)):
+    parts = list(session.run.parts.exclude(state__in=ended))
+    if session.run.kind == runs.FULL:
+        for part in parts:
+            full.prepare(session, part)  # so that progress knows the end from the start
+    for part in parts:
         try:
             read(session, part)
         except (ScopeMissing, NotPermitted, FixFields, PagingLimit) as error:
@@ -246,22 +261,38 @@ def _abort(run: SyncRun) -> None:
     )
 
 
-def _fail(run: SyncRun, code: str, message: str) -> None:
-    runs.close_run(run, ledger.FAILED, code=code, message=message)
+def _stopped_by_breaker(run: SyncRun, error: BreakerOpen, *, was_begun: bool) -> None:
+    """A slot that falls into the pause of a CRM that is down was skipped; it has not failed."""
+    if run.trigger == "schedule" and not was_begun:
+        runs.close_run(run, ledger.SKIPPED, code=error.code, message=error.message)
+    else:
+        _fail(run, error.code, error.message, can_resume=True)
+
+
+def _fail(run: SyncRun, code: str, message: str, *, can_resume: bool = False) -> None:
+    runs.close_run(run, ledger.FAILED, code=code, message=message, can_resume=can_resume)
     CrmConnection.objects.filter(pk=1).update(error_code=code[:64], error_message=message)
 
 
-def _fail_without_database(run: SyncRun, error: DatabaseError) -> None:
+def _stop_without_database(run: SyncRun, error: DatabaseError, on_interrupt: str) -> None:
     """The database refused a write: disk full, locked for too long, or gone."""
     text = str(error).lower()
-    if "full" in text or "no space" in text:
-        code, message = "disk_full", "The disk is full: make room, the sync then goes on by itself."
-    else:
-        code = "database"
-        message = (
-            "The database did not accept a write. The sync goes on by itself when it does; "
-            "see the logs if this stays."
-        )
     log.error("sync_database_error", run=run.pk, reason=type(error).__name__)
     with contextlib.suppress(DatabaseError):
-        _fail(run, code, message)
+        if "full" in text or "no space" in text:
+            _fail(
+                run,
+                "disk_full",
+                "The disk is full: make room, the sync then goes on by itself.",
+                can_resume=True,
+            )
+        elif ("locked" in text or "busy" in text) and on_interrupt == "set_aside":
+            runs.set_aside(run)  # the sweeper tries again; nothing of the page was written
+        else:
+            _fail(
+                run,
+                "database",
+                "The database did not accept a write. The sync goes on by itself when it does; "
+                "see the logs if this stays.",
+                can_resume=True,
+            )

@@ -37,7 +37,7 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     module = session.module_of(part)
     store = session.make_store(module)
     if part.state != SyncRunModule.SWEEPING:
-        _prepare(session, part, module)
+        prepare(session, part)
         if not _read(session, part, module, store):
             session.mark(part, state=SyncRunModule.UNSTABLE, message=deletions.UNSTABLE_WINDOW)
             return
@@ -54,7 +54,9 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     session.mark(part, state=SyncRunModule.DONE, watermark_after=mark)
 
 
-def _prepare(session: Session, part: SyncRunModule, module: Module) -> None:
+def prepare(session: Session, part: SyncRunModule) -> None:
+    """How many records there are, and how they will be read; before the first page of a run."""
+    module = session.module_of(part)
     if part.expected is None:
         try:
             expected = session.client.count(module.name)

@@ -6,12 +6,15 @@ fence in the same statement; a process that was paused past its lease therefore 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import structlog
 from django.conf import settings
@@ -95,7 +98,7 @@ def acquire() -> Lease | None:
     """Take the lease if it is free or has run out; None if somebody holds it."""
     SyncLease.objects.get_or_create(name=NAME)
     _free_if_orphaned()
-    holder = f"{socket.gethostname()[:30]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    holder = f"{_machine()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     with transaction.atomic():  # the fence read is the fence taken
         taken = _update(
             f"holder = %s, fence = fence + 1, expires_ms = {_now_sql()} + %s",
@@ -106,6 +109,12 @@ def acquire() -> Lease | None:
             return None
         fence = SyncLease.objects.values_list("fence", flat=True).get(name=NAME)
     return Lease(holder, fence)
+
+
+def lock_row() -> None:
+    """Hold everybody else who wants the row until the surrounding transaction ends."""
+    SyncLease.objects.get_or_create(name=NAME)
+    SyncLease.objects.select_for_update().get(name=NAME)
 
 
 def is_held() -> bool:
@@ -127,11 +136,24 @@ def _free_if_orphaned() -> None:
         return
     host, _, rest = lease.holder.partition(":")
     pid = rest.partition(":")[0]
-    if host != socket.gethostname()[:30] or not pid.isdigit() or _is_alive(int(pid)):
+    if host != _machine() or not pid.isdigit() or _is_alive(int(pid)):
         return
     SyncLease.objects.filter(name=NAME, fence=lease.fence, holder=lease.holder).update(
         expires_ms=0, holder=""
     )
+
+
+@cache
+def _machine() -> str:
+    """This machine and its process numbers: containers share a kernel, pods a long name."""
+    parts = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        try:
+            is_link = Path(path).is_symlink()
+            parts.append(str(Path(path).readlink()) if is_link else Path(path).read_text())
+        except OSError:
+            parts.append("")  # no Linux: the host's name has to do
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,6 +7,7 @@ is missing) is named and left as it was; only the organisation itself is needed.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -63,29 +64,27 @@ def refresh(client: ZohoClient, now: datetime) -> MetadataNews:
     """Read all metadata. Raises OtherOrganisation, and the client's errors for the organisation."""
     news = MetadataNews()
     connection = _read_organisation(client, now)
-    _attempt(news, "users", lambda: _read_users(client, now))
+    for kind in ("AllUsers", "DeletedUsers"):
+        _attempt(news, f"users ({kind})", lambda kind=kind: _read_users(client, kind, now))
     for module in MODULES:
         _attempt(
             news, f"fields of {module}", lambda module=module: _read_fields(client, module, now)
         )
-    news.stages_changed = bool(_attempt(news, "stages", lambda: _read_stages(client)))
+    layouts = _attempt(news, "layouts", lambda: client.layouts("Deals")) or []
+    pipelines = _attempt(news, "pipelines", lambda: _pipelines(client, layouts))
+    news.stages_changed = _keep_stages(layouts, pipelines)
     news.rates_changed = bool(
         _attempt(news, "currencies", lambda: _read_currencies(client, connection, now))
     )
     _choose_profile(connection)
-    if news.rates_changed or news.stages_changed:
-        queue_derive()
+    if (news.rates_changed or news.stages_changed) and Deal.objects.exists():
+        queue_derive()  # what is stored from now on is derived with what holds now
     CrmConnection.objects.filter(pk=1).update(metadata_read_at=now)
     return news
 
 
 def queue_derive() -> None:
-    """Have every deal's derived columns computed anew, from the first row (resumable).
-
-    Deals that a run stores later are derived with what holds then.
-    """
-    if not Deal.objects.exists():
-        return
+    """Have every deal's derived columns computed anew, from the first row (resumable)."""
     MirrorState.objects.update_or_create(
         module="Deals", defaults={"derive_needed": True, "derive_cursor": 0}
     )
@@ -114,8 +113,9 @@ def _read_organisation(client: ZohoClient, now: datetime) -> CrmConnection:
     connection.domain_name = str(org.get("domain_name") or "")[:64]
     connection.edition = str(license_details.get("paid_type") or "")[:64]
     connection.time_zone = str(org.get("time_zone") or "")[:64]
-    connection.multi_currency = bool(org.get("mc_status"))
-    connection.home_currency = str(org.get("iso_code") or "")[:10].upper()
+    if isinstance(org.get("mc_status"), bool):
+        connection.multi_currency = org["mc_status"]
+    connection.home_currency = _home_currency(org)
     connection.fingerprint = credentials_fingerprint()
     connection.save(
         update_fields=[
@@ -132,11 +132,19 @@ def _read_organisation(client: ZohoClient, now: datetime) -> CrmConnection:
     return connection
 
 
-def _read_users(client: ZohoClient, now: datetime) -> None:
-    rows = []
-    for kind in ("AllUsers", "DeletedUsers"):
-        for page in client.users(kind):
-            rows += [user for record in page.records if (user := _user(record.value, now))]
+def _home_currency(org: dict[str, Any]) -> str:
+    """Its ISO code; without one the last word of a text like `US Dollar - USD`; or unknown."""
+    code = convert.currency_code(org.get("iso_code"))
+    if isinstance(code, str):
+        return code
+    words = re.findall(r"[A-Z]{3}(?![A-Za-z])", str(org.get("currency") or ""))
+    return words[-1] if words else ""
+
+
+def _read_users(client: ZohoClient, kind: str, now: datetime) -> None:
+    rows: list[CrmUser] = []
+    for page in client.users(kind):
+        rows += [user for record in page.records if (user := _user(record.value, now))]
     unique = list({user.zoho_id: user for user in rows}.values())
     CrmUser.objects.bulk_create(
         unique,
@@ -216,42 +224,68 @@ def _small(value: Any) -> int | None:
 # -- stages -------------------------------------------------------------------------------------
 
 
-def _read_stages(client: ZohoClient) -> bool:
-    """Stages from the field's picklist, completed by the pipelines. True if a meaning changed."""
-    pipelines = _pipelines(client)
-    found: dict[str, tuple[str, str | None, int | None, int]] = {}
+@dataclass
+class _StageFacts:
+    """What the CRM says of a stage, gathered from wherever it says it; the first word counts."""
+
+    display: str
+    sequence: int
+    forecast_type: str | None = None
+    probability: int | None = None
+
+    def complete(self, forecast_type: Any, probability: Any) -> None:
+        self.forecast_type = self.forecast_type or _name_of(forecast_type)
+        if self.probability is None:
+            self.probability = _small(probability)
+
+
+def _keep_stages(layouts: list[dict], pipelines: list[dict] | None) -> bool:
+    """Stages from the field's picklist, then the layouts', then the pipelines; the default table
+    has the last word. True if a meaning changed."""
+    found: dict[str, _StageFacts] = {}
     picklist = (
         CrmField.objects.filter(module="Deals", api_name="Stage")
         .values_list("picklist", flat=True)
         .first()
     )
-    for at, item in enumerate(picklist or []):
-        display = str(item.get("display_value") or item.get("actual_value") or "")
-        actual = str(item.get("actual_value") or display)
-        if actual and actual != "-None-":
-            found[actual] = (
-                display,
-                _name_of(item.get("forecast_type")),
-                _small(item.get("probability")),
-                _small(item.get("sequence_number")) or at,
-            )
-    for pipeline in pipelines:
+    for items in (picklist or [], *_layout_picklists(layouts)):
+        for at, item in enumerate(items):
+            display = _cut(item.get("display_value") or item.get("actual_value"))
+            actual = _cut(item.get("actual_value") or display)
+            if actual and actual != "-None-":
+                sequence = _small(item.get("sequence_number")) or at
+                facts = found.setdefault(actual, _StageFacts(display, sequence))
+                facts.complete(item.get("forecast_type"), item.get("probability"))
+    for pipeline in pipelines or []:
         for at, item in enumerate(pipeline["maps"]):
-            display, actual = item["display"], item["actual"]
-            old = found.get(actual, (display, None, None, at))
-            found[actual] = (old[0], old[1] or item["forecast_type"], old[2], old[3])
+            facts = found.setdefault(item["actual"], _StageFacts(item["display"], at))
+            facts.complete(item["forecast_type"], None)
     changed = _save_stages(found)
-    _save_pipelines(pipelines)
+    if pipelines is not None:
+        _save_pipelines(pipelines)
     return changed
+
+
+def _layout_picklists(layouts: list[dict]) -> Iterable[list[dict]]:
+    """The Stage field's items of each layout."""
+    for layout in layouts:
+        for section in layout.get("sections") or []:
+            for item in (section.get("fields") or []) if isinstance(section, dict) else []:
+                if isinstance(item, dict) and item.get("api_name") == "Stage":
+                    yield [v for v in item.get("pick_list_values") or [] if isinstance(v, dict)]
+
+
+def _cut(value: Any) -> str:
+    return convert.clean_text(str(value or ""))[:255]
 
 
 def _name_of(value: Any) -> str | None:
     return value.get("name") if isinstance(value, dict) else value
 
 
-def _pipelines(client: ZohoClient) -> list[dict]:
+def _pipelines(client: ZohoClient, layouts: list[dict]) -> list[dict]:
     found = []
-    for layout in client.layouts("Deals"):
+    for layout in layouts:
         layout_id = layout.get("id")
         if layout_id is None:
             continue
@@ -262,12 +296,12 @@ def _pipelines(client: ZohoClient) -> list[dict]:
             found.append(
                 {
                     "zoho_id": zoho_id,
-                    "name": str(pipeline.get("display_value") or pipeline.get("actual_value")),
+                    "name": _cut(pipeline.get("display_value") or pipeline.get("actual_value")),
                     "is_default": bool(pipeline.get("default")),
                     "maps": [
                         {
-                            "display": str(item.get("display_value") or item.get("actual_value")),
-                            "actual": str(item.get("actual_value") or item.get("display_value")),
+                            "display": _cut(item.get("display_value") or item.get("actual_value")),
+                            "actual": _cut(item.get("actual_value") or item.get("display_value")),
                             "forecast_type": _name_of(item.get("forecast_type")),
                         }
                         for item in pipeline.get("maps") or []
@@ -278,14 +312,16 @@ def _pipelines(client: ZohoClient) -> list[dict]:
     return found
 
 
-def _save_stages(found: dict[str, tuple[str, str | None, int | None, int]]) -> bool:
+def _save_stages(found: dict[str, _StageFacts]) -> bool:
     known = {stage.actual_name: stage for stage in CrmStage.objects.all()}
     changed = False
-    for actual, (display, forecast_type, probability, sequence) in found.items():
-        meaning = stages.default_meaning(actual, display, forecast_type, probability)
+    for actual, facts in found.items():
+        meaning = stages.default_meaning(
+            actual, facts.display, facts.forecast_type, facts.probability
+        )
         stage = known.get(actual) or CrmStage(actual_name=actual)
         before = (stage.pk, stage.forecast_type, stage.our_stage, stage.probability)
-        stage.display_name, stage.sequence, stage.in_use = display, sequence, True
+        stage.display_name, stage.sequence, stage.in_use = facts.display, facts.sequence, True
         stage.forecast_type = meaning.type
         if not stage.is_edited:
             stage.our_stage, stage.probability = meaning.ours, meaning.probability
@@ -324,6 +360,10 @@ def _read_currencies(client: ZohoClient, connection: CrmConnection, now: datetim
     today = business_day(now)
     items = [item for item in client.currencies() if isinstance(item, dict)]
     changed = False
+    if len(items) > 1 and not connection.multi_currency:
+        # Some organisations do not say that it is on; several currencies say it for them.
+        CrmConnection.objects.filter(pk=1).update(multi_currency=True)
+        connection.multi_currency = True
     for item in items:
         code = convert.currency_code(item.get("iso_code"))
         if not isinstance(code, str):

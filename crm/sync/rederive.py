@@ -6,12 +6,15 @@ whose values stay the same are not written.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from django.db import transaction
 from django.utils import timezone
 
 from crm.models import Deal, MirrorState
 from crm.sync import bulk_write, derive
 from crm.sync.bulk_write import db_moment
+from crm.sync.context import SyncContext
 from crm.sync.derive import Deriver
 from crm.sync.gate import pass_gate
 from crm.sync.lease import Lease
@@ -25,21 +28,37 @@ def is_needed() -> bool:
     return MirrorState.objects.filter(module="Deals", derive_needed=True).exists()
 
 
-def run_if_needed(lease: Lease | None, deriver: Deriver) -> int:
-    """Recompute what is left; returns how many rows changed."""
-    changed = 0
+def run_if_needed(lease: Lease | None = None) -> int:
+    """Recompute what is left; returns how many rows changed. Raises LeaseLost."""
+    changed, deriver = 0, None
     while is_needed():
-        changed += _one_batch(lease, deriver)
+        batch = _one_batch(lease, deriver)
+        if batch is None:
+            break
+        deriver = batch.deriver
+        changed += batch.changed
     return changed
 
 
-def _one_batch(lease: Lease | None, deriver: Deriver) -> int:
+@dataclass
+class _Batch:
+    changed: int
+    deriver: Deriver
+
+
+def _one_batch(lease: Lease | None, deriver: Deriver | None) -> _Batch | None:
+    """The next deals, or None when nothing is left. Whoever queues it again while it goes on sets
+    the cursor back: from there on rates and stages are read anew."""
     now = timezone.now()
     with transaction.atomic():
         if lease is not None:
             lease.renew()
         seq = pass_gate("Deals", BATCH)
         state = MirrorState.objects.select_for_update().get(module="Deals")
+        if not state.derive_needed:
+            return None
+        if deriver is None or state.derive_cursor == 0:
+            deriver = SyncContext(now).deriver
         deals = list(
             Deal.objects.filter(pk__gt=state.derive_cursor)
             .order_by("pk")
@@ -55,9 +74,11 @@ def _one_batch(lease: Lease | None, deriver: Deriver) -> int:
                 rows.append((*derived, seq, db_moment(now), deal[0]))
         bulk_write.update(Deal, (*derive.COLUMNS, "change_seq", "updated_at"), rows)
         if len(deals) < BATCH:
-            MirrorState.objects.filter(module="Deals").update(derive_needed=False, derive_cursor=0)
+            MirrorState.objects.filter(module="Deals").update(
+                derive_needed=False, derive_cursor=0, derived_on=deriver.today
+            )
         else:
             MirrorState.objects.filter(module="Deals").update(derive_cursor=deals[-1][0])
         if rows:
             announce(DEALS, [row[-1] for row in rows])
-    return len(rows)
+    return _Batch(len(rows), deriver)

@@ -37,10 +37,10 @@ def request_run(
 ) -> SyncRun:
     """Queue a full or delta run and wake a worker.
 
-    A delta of a mirror that was never completely read becomes a full run. An aborted full run of
-    the last hours is opened again instead of starting from nothing. Raises CrmNotConfigured,
-    SyncUnderWay with the run that stands in the way, and for people (page, API) CrmUnreachable
-    while the CRM is known to be down: a schedule asks anyway and keeps trying.
+    A delta of a mirror that was never completely read becomes a full run. A full run that was
+    stopped in the last hours is opened again instead of starting from nothing. Raises
+    CrmNotConfigured, SyncUnderWay with the run that stands in the way, and for people (page, API)
+    CrmUnreachable while the CRM is known to be down: a schedule asks anyway and keeps trying.
     """
     if settings.ZOHO is None:
         raise CrmNotConfigured
@@ -50,27 +50,42 @@ def request_run(
     if kind == DELTA and not is_mirrored(names):
         kind = FULL
     try:
-        with transaction.atomic():
-            run = _reopened(kind, names) or SyncRun.objects.create(
-                kind=kind,
-                trigger=trigger,
-                requested_by=user if user is not None and user.is_authenticated else None,
-                requested_at=timezone.now(),
-                modules=names,
-                since=since,
-                method=method,
-                slot=slot,
-            )
-            if nudge:
-                transaction.on_commit(lambda: _wake(run.pk))
-            return run
+        return _queued(kind, trigger, user, names, since, method, slot, nudge=nudge)
     except IntegrityError:
         under_way = active_run()
-        if under_way is None:  # the same slot twice, or it has just ended
-            under_way = SyncRun.objects.filter(slot=slot).first() if slot else None
-        if under_way is None:
-            raise
+        if under_way is None and slot is not None:
+            under_way = SyncRun.objects.filter(kind=kind, slot=slot).first()
+        if under_way is None:  # the one in the way has just ended
+            return _queued(kind, trigger, user, names, since, method, slot, nudge=nudge)
         raise SyncUnderWay(under_way) from None
+
+
+def _queued(
+    kind: str,
+    trigger: str,
+    user: Any,
+    names: list[str],
+    since: datetime | None,
+    method: str,
+    slot: datetime | None,
+    *,
+    nudge: bool,
+) -> SyncRun:
+    """A run in the ledger. Raises IntegrityError where one is active or the slot has its run."""
+    with transaction.atomic():
+        run = _reopened(kind, names) or SyncRun.objects.create(
+            kind=kind,
+            trigger=trigger,
+            requested_by=user if user is not None and user.is_authenticated else None,
+            requested_at=timezone.now(),
+            modules=names,
+            since=since,
+            method=method,
+            slot=slot,
+        )
+        if nudge:
+            transaction.on_commit(lambda: _wake(run.pk))
+        return run
 
 
 def _reopened(kind: str, names: list[str]) -> SyncRun | None:
@@ -78,17 +93,22 @@ def _reopened(kind: str, names: list[str]) -> SyncRun | None:
     if (
         kind != FULL
         or last is None
-        or last.status != ledger.ABORTED
+        or not is_resumable(last)
         or last.modules != names
         or last.ended_at is None
         or last.ended_at < timezone.now() - RESUMABLE_FOR
     ):
         return None
-    opened = SyncRun.objects.filter(pk=last.pk, status=ledger.ABORTED).update(
-        status=ledger.QUEUED, ended_at=None, message="", error_code=""
+    opened = SyncRun.objects.filter(pk=last.pk, status=last.status).update(
+        status=ledger.QUEUED, ended_at=None, message="", error_code="", can_resume=False
     )
     last.refresh_from_db()
     return last if opened else None  # somebody else was first: the ledger's constraint says so
+
+
+def is_resumable(run: SyncRun) -> bool:
+    """Interrupted, or stopped over something that passes: network, limits, the database."""
+    return run.status == ledger.ABORTED or (run.status == ledger.FAILED and run.can_resume)
 
 
 def _wake(run_id: int) -> None:
@@ -151,10 +171,16 @@ def count_deletions(run: SyncRun, part: SyncRunModule, counts: Counts) -> None:
         rows.update(deleted=F("deleted") + counts.deleted)
 
 
-def close_run(run: SyncRun, status: str, *, code: str = "", message: str = "") -> None:
+def close_run(
+    run: SyncRun, status: str, *, code: str = "", message: str = "", can_resume: bool = False
+) -> None:
     """End the run, unless another process has ended or taken it over meanwhile."""
     SyncRun.objects.filter(pk=run.pk, fence=run.fence, status=ledger.RUNNING).update(
-        status=status, ended_at=timezone.now(), error_code=code[:64], message=message
+        status=status,
+        ended_at=timezone.now(),
+        error_code=code[:64],
+        message=message,
+        can_resume=can_resume,
     )
     run.refresh_from_db()
 

@@ -8,6 +8,7 @@ never overwrites a newer one; an equal one is neither written nor told.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -16,6 +17,7 @@ from django.utils import timezone
 
 from crm import failpoints
 from crm.mapping.apply import Mapped, Mapper, Unusable
+from crm.mapping.convert import record_id
 from crm.models import FailedRecord
 from crm.sync import bulk_write, derive
 from crm.sync.batch import Batch
@@ -57,6 +59,9 @@ class Store:
         self.lease = lease
         self.deriver = deriver if module is DEALS else None
         self.references = References(mapper.refs)
+        self.has_open_failures = FailedRecord.objects.filter(
+            module=module.name, zoho_id__isnull=False, resolved_at__isnull=True
+        ).exists()
         self.layout = RowLayout(module, mapper, is_derived=self.deriver is not None)
 
     def store(
@@ -125,6 +130,7 @@ class Store:
             counts = batch.counts
             counts.unchanged += received - len(incoming) - len(failures)
             counts.failed = self._quarantine(failures, now)
+            self._resolve_failures(ids, now)
             counts.seen = received
             if id_span is not None:
                 counts.gone_ids = _not_named(existing, ids)
@@ -159,6 +165,13 @@ class Store:
             )
             return {row[0]: Existing(*row[1:]) for row in cursor.fetchall()}
 
+    def _resolve_failures(self, ids: Sequence[int], now: datetime) -> None:
+        """What could be stored after all needs no look any more."""
+        if self.has_open_failures:
+            FailedRecord.objects.filter(
+                module=self.module.name, zoho_id__in=ids, resolved_at__isnull=True
+            ).update(resolved_at=now)
+
     def _quarantine(self, failures: list[Failure], now: datetime) -> int:
         for record, code, message in failures:
             key = hashlib.blake2b(record.text.encode("utf-8", "replace"), digest_size=16)
@@ -166,6 +179,7 @@ class Store:
                 module=self.module.name,
                 dedupe_key=key.hexdigest(),
                 defaults={
+                    "zoho_id": _id_in(record.text),
                     "code": code,
                     "message": message,
                     "payload": record.text.replace("\x00", "�")[:MAX_PAYLOAD],
@@ -183,6 +197,12 @@ class Store:
 
 def _is_within(zoho_id: int, span: Interval) -> bool:
     return span[0] < zoho_id and (span[1] is None or zoho_id <= span[1])
+
+
+def _id_in(text: str) -> int | None:
+    """The id of a record that could not be read as one, as far as its text shows it."""
+    found = re.search(r'"id"\s*:\s*"?(\d{1,19})\b', text)
+    return record_id(found[1]) if found else None
 
 
 def _not_older(mapped: Mapped, known: Mapped) -> bool:

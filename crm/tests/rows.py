@@ -10,6 +10,7 @@ import factory
 from crm.models import (
     Account,
     Contact,
+    CrmConnection,
     CrmStage,
     CrmUser,
     Deal,
@@ -149,7 +150,8 @@ class PipelineFactory(factory.django.DjangoModelFactory):
 
 
 def mirrored(at: datetime = SEEN) -> None:
-    """Every module was completely read at that moment."""
+    """Every module was completely read at that moment, over a connection that was tried."""
+    CrmConnection.objects.get_or_create(pk=1)
     for module in ("Accounts", "Contacts", "Leads", "Deals"):
         MirrorState.objects.update_or_create(
             module=module, defaults={"watermark": at, "complete_s0": at}

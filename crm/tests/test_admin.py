@@ -30,7 +30,6 @@ from crm.models import (
 )
 from crm.models import runs as ledger
 from crm.sync import rederive
-from crm.sync.context import SyncContext
 from crm.tests.rows import (
     SEEN,
     AccountFactory,
@@ -259,7 +258,7 @@ def test_staff_without_the_role_have_none_of_the_acts(client, django_user_model:
 
 def compute_anew() -> None:
     """What the worker does when it is nudged."""
-    assert rederive.run_if_needed(None, SyncContext(timezone.now()).deriver) == 1
+    assert rederive.run_if_needed() == 1
 
 
 def needs_derive() -> bool:

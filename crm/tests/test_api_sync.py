@@ -47,7 +47,9 @@ def crm(settings, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     now = timezone.now()
     mirrored(now - timedelta(seconds=60))
-    CrmConnection.objects.create(org_name="Acme", last_success_at=now, last_attempt_at=now)
+    CrmConnection.objects.update_or_create(
+        pk=1, defaults={"org_name": "Acme", "last_success_at": now, "last_attempt_at": now}
+    )
 
 
 def start(client, body: object):

@@ -395,7 +395,7 @@ def test_without_the_scope_for_settings_the_defaults_serve(crm: Crm) -> None:
     crm.control("config", scopes=scopes)
     run = crm.sync("full")
     assert run.status == "succeeded"
-    for part in ("users", "fields of Deals", "stages", "currencies"):
+    for part in ("users", "fields of Deals", "layouts", "currencies"):
         assert part in run.message
     won = [int(r["id"]) for r in _dump(crm) if r["Stage"] == "Closed Won"]
     assert sorted(Deal.objects.filter(stage_type="won").values_list("zoho_id", flat=True)) == won

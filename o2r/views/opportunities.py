@@ -17,7 +17,8 @@ from django.views.decorators.http import require_safe
 
 from crm import stages
 from crm.models import CrmUser, Deal
-from o2r.filters import NONE, OUTCOMES, Selection
+from crm.words import joinable
+from o2r.filters import NONE, OUTCOMES, Selection, is_words_filter
 from o2r.models import PipelineCell
 from o2r.views.shell import PageRequest, for_sales
 
@@ -141,10 +142,10 @@ def choice(
     unsaid: str = "All",
 ) -> dict[str, Any]:
     """One filter. Several values from a link are one choice of their own, so that none is lost."""
-    joined = ",".join(chosen)
-    known = {value for value, _ in choices}
-    if joined and joined not in known:
-        labels = dict(choices)
+    labels = dict(choices)
+    choices = [(joinable(value), text) for value, text in choices]
+    joined = ",".join(joinable(word) for word in chosen)
+    if joined and joined not in {value for value, _ in choices}:
         choices = [(joined, ", ".join(labels.get(word, word) for word in chosen)), *choices]
     options = [
         {"value": value, "label": text, "chosen": value == joined} for value, text in choices
@@ -156,7 +157,7 @@ def words_of(name: str) -> list[tuple[str, str]]:
     """The values that deals have, from the roll-up: it is small however many deals there are."""
     cells = PipelineCell.objects.exclude(count=0).order_by(name)
     words = cells.values_list(name, flat=True).distinct()
-    return [(word or NONE, word or NO_VALUE[name]) for word in words if "," not in word]
+    return [(word or NONE, word or NO_VALUE[name]) for word in words]
 
 
 def owners() -> list[tuple[str, str]]:
@@ -170,7 +171,7 @@ def kept_filters(selection: Selection) -> list[tuple[str, str]]:
     """Filters that the bar has no field for, carried along when it is sent."""
     shown = {"stage", "territory", "service_line", "owner", "outcome", "search", "mine"}
     return [
-        (name, word)
+        (name, joinable(word) if is_words_filter(name) else word)
         for name, words in selection.given.items()
         if name not in shown
         for word in words
