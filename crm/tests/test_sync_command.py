@@ -173,6 +173,17 @@ def test_another_run_under_way_is_exit_3_and_named(crm: Crm) -> None:
     crm.assert_mirrored()
 
 
+def test_a_run_of_another_kind_that_was_left_over_is_ended_first(crm: Crm) -> None:
+    crm.sync("full")
+    left = runs.request_run(kind="full", trigger="schedule", nudge=False)
+    code, out, err = run("--delta")
+    assert (code, err.strip()) == (DONE, f"First the full sync {left.pk}, which was left over.")
+    assert "Delta sync done." in out
+    left.refresh_from_db()
+    assert left.status == "succeeded"
+    assert SyncRun.objects.filter(kind="delta", status="succeeded").count() == 1
+
+
 # -- dry run --------------------------------------------------------------------------------------
 
 
@@ -288,7 +299,7 @@ def test_killed_by_the_system_it_goes_on_when_started_again(big_crm: Crm) -> Non
     process = start(big_crm, "--full", PULSE_FAILPOINTS="store.before_commit:4=kill")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    process = start(big_crm)
+    process = start(big_crm, "--full")
     err = process.communicate(timeout=60)[1]
     assert process.returncode == DONE, err
     found = SyncRun.objects.get()
