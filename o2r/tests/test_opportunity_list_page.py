@@ -130,3 +130,28 @@ def test_bad_values_are_left_out_and_break_nothing(rep_client: Client, query: st
     rows.deal("Here")
     assert rep_client.get(f"/opportunities?{query}").status_code == 200
     assert rep_client.get(f"/?{query}").status_code == 200
+
+
+@pytest.mark.parametrize("search", ["müller", "MÜLLER", "Ёлка", "ёлка", "straße"])
+def test_search_knows_no_case_beyond_ascii_either(rep_client: Client, search: str) -> None:
+    rows.deal("MÜLLER Gmbh – Umzug")
+    rows.deal("Ёлка Straße")
+    rows.deal("Other")
+    found = names(page_of(rep_client, f"/opportunities?search={search}"))
+    assert len(found) == 1 and "Other" not in found[0]
+
+
+def test_a_value_with_a_comma_is_one_value_in_every_link(rep_client: Client) -> None:
+    rows.deal("Ours", territory="APAC, Japan")
+    rows.deal("Not ours", territory="APAC")
+    rows.count()
+    dashboard = page_of(rep_client, "/")
+    links = [
+        html.unescape(link) for link in re.findall(r'href="(/opportunities\?[^"]*)"', dashboard)
+    ]
+    of_japan = [link for link in links if "Japan" in link]
+    assert of_japan
+    for link in of_japan:
+        assert names(page_of(rep_client, link)) == ["Ours"], link
+    form = page_of(rep_client, of_japan[0])
+    assert re.search(r'<option value="APAC\\, Japan" selected', html.unescape(form))
