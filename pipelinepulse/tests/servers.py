@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,9 @@ def private_postgres() -> Iterator[str]:
             "-A",
             "trust",
         ]
-        _as(owner, [*make, "-E", "UTF8", "--locale=C", "--no-sync"])
+        # Upper and lower case of all scripts, as a server set up by people would have it.
+        letters = ["--lc-ctype=C.UTF-8"] if sys.platform == "linux" else []
+        _as(owner, [*make, "-E", "UTF8", "--locale=C", *letters, "--no-sync"])
         port = free_port()
         options = [f"-c{name}={value}" for name, value in POSTGRES_OPTIONS.items()]
         command: list[str | Path] = [
