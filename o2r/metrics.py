@@ -13,7 +13,7 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q, Sum, Value
+from django.db.models import Count, Exists, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
 from crm import stages
@@ -75,20 +75,17 @@ class Change:
 
 
 def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
-    """Four queries, however many deals there are: cells, closed days, owners' names, state.
+    """Three queries, however many deals there are: cells with the state, closed days, owners.
 
     Filters count everywhere; the stage filter everywhere but in the breakdown by stage itself.
     Those that the roll-up does not keep (search, dates, amounts, …) are counted from the deals.
     """
-    cells = _cells(selection)
+    cells, state = _cells(selection)
     chosen = [c for c in cells if not selection.stage or c[_STAGE] in selection.stage]
     still_open = [c for c in chosen if c[_STAGE] in stages.OPEN_STAGES]
     start, end = period_bounds(selection.period, today)
     closed = _closed(selection, cells, start, end)
     won, lost = closed["closed_won"], closed["closed_lost"]
-    state = RecomputeState.objects.annotate(
-        is_behind=Exists(Deal.objects.filter(change_seq__gt=OuterRef("deal_seq")))
-    ).first()
     return PipelineFigures(
         open_count=sum(c[_COUNT] for c in still_open),
         won_count=won[0],
@@ -107,8 +104,8 @@ def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
         left_out=LeftOut(
             sum(c[_NO_AMOUNT] for c in still_open), sum(c[_NO_RATE] for c in still_open)
         ),
-        as_of=state.caught_up_at if state else None,
-        recompute_pending=bool(state and state.is_behind),
+        as_of=state[0],
+        recompute_pending=state[1],
     )
 
 
@@ -162,9 +159,29 @@ def _live_cells(selection: Selection) -> list[Cell]:
     )
 
 
-def _cells(selection: Selection) -> list[Cell]:
+# When the roll-up last caught up with the mirror, and whether it is behind now.
+State = tuple[datetime | None, bool]
+
+
+def _state_columns() -> dict[str, Any]:
+    """Scalar subqueries: the database evaluates them once, whatever they stand beside."""
+    state = RecomputeState.objects.order_by("pk")
+    newer = Deal.objects.filter(change_seq__gt=Subquery(state.values("deal_seq")[:1]))
+    return {
+        "as_of": Subquery(state.values("caught_up_at")[:1]),
+        "is_behind": Exists(newer),
+    }
+
+
+def _state() -> State:
+    columns = _state_columns()
+    found = RecomputeState.objects.annotate(**columns).values_list(*columns).first()
+    return found or (None, False)
+
+
+def _cells(selection: Selection) -> tuple[list[Cell], State]:
     if not _is_rolled_up(selection):
-        return _live_cells(selection)
+        return _live_cells(selection), _state()
     rows = PipelineCell.objects.exclude(count=0)
     for name in ("territory", "service_line"):
         words = getattr(selection, name)
@@ -173,8 +190,9 @@ def _cells(selection: Selection) -> list[Cell]:
     owners = selection.owner_keys
     if owners is not None:
         rows = rows.filter(owner_id__in=owners)
-    return list(
-        rows.values_list(
+    columns = _state_columns()
+    found = list(
+        rows.annotate(**columns).values_list(
             "stage",
             "territory",
             "service_line",
@@ -184,8 +202,10 @@ def _cells(selection: Selection) -> list[Cell]:
             "weighted_minor",
             "no_amount",
             "no_rate",
+            *columns,
         )
     )
+    return found, (found[0][-2:] if found else _state())
 
 
 def _closed(

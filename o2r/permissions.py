@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import CharField, F, Value
+from django.db.models.functions import Cast
+
 from crm.models import CrmUser
 
 REP, MANAGER, OPS, INTEGRATOR = "sales rep", "sales manager", "ops", "integrator"
@@ -30,23 +33,45 @@ ALLOWED = Decision(True)
 
 
 def roles_of(user: Any) -> frozenset[str]:
-    """The roles of a signed-in person; one query for each user object."""
-    if not user.is_authenticated:
-        return frozenset()
-    known = getattr(user, "_pulse_roles", None)
-    if known is None:
-        known = frozenset(user.groups.values_list("name", flat=True)) & frozenset(ROLES)
-        if user.is_superuser:
-            known |= {MANAGER, OPS}
-        user._pulse_roles = known
-    return known
+    """The roles of a signed-in person."""
+    return _person(user).roles
 
 
 def owner_pks_of(user: Any) -> list[int]:
     """Primary keys of the CRM users that this person is, by e-mail, ignoring case."""
-    if not user.is_authenticated or not user.email:
-        return []
-    return list(CrmUser.objects.filter(email__iexact=user.email).values_list("pk", flat=True))
+    return list(_person(user).owner_pks)
+
+
+@dataclass(frozen=True)
+class _Person:
+    roles: frozenset[str] = frozenset()
+    owner_pks: tuple[int, ...] = ()
+
+
+def _person(user: Any) -> _Person:
+    """What permissions ask of a person: one query for each user object."""
+    if not user.is_authenticated:
+        return _Person()
+    known = getattr(user, "_pulse_person", None)
+    if known is None:
+        facts = (
+            user.groups.filter(name__in=ROLES)
+            .annotate(kind=Value("role"), word=F("name"))
+            .values_list("kind", "word")
+        )
+        if user.email:
+            owners = CrmUser.objects.filter(email__iexact=user.email)
+            as_text = Cast("pk", CharField())
+            facts = facts.union(
+                owners.annotate(kind=Value("owner"), word=as_text).values_list("kind", "word")
+            )
+        found = list(facts)
+        roles = frozenset(word for kind, word in found if kind == "role")
+        if user.is_superuser:
+            roles |= {MANAGER, OPS}
+        pks = tuple(sorted(int(word) for kind, word in found if kind == "owner"))
+        known = user._pulse_person = _Person(roles, pks)
+    return known
 
 
 def may_see_sales(user: Any) -> Decision:

@@ -377,6 +377,15 @@ def queries_of(client: Client, path: str, django_assert_max_num_queries: Any) ->
     return len(captured)
 
 
+@pytest.mark.parametrize("path", ["/", "/?mine=1", "/?territory=APAC&owner=-"])
+def test_the_dashboard_asks_at_most_ten_questions(
+    rep_client: Client, pipeline: Any, django_assert_max_num_queries: Any, path: str
+) -> None:
+    rep_client.get(path)
+    with django_assert_max_num_queries(10):
+        assert rep_client.get(path).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/?list=recent", "/opportunities"])
 def test_the_number_of_queries_does_not_grow_with_the_deals(
     rep_client: Client, pipeline: Any, django_assert_max_num_queries: Any, path: str
