@@ -143,6 +143,7 @@ def test_row_38_more_records_for_ever_is_a_paging_loop():
         lambda c: list(c.list_pages("Deals", ["Stage"], sort_by="Amount")),
         lambda c: list(c.list_pages("Deals/../org", ["Stage"])),
         lambda c: c.id_range("Deals", [f"F{n}" for n in range(51)], after=0, upto=None),
+        lambda c: c.id_range("Deals", [f"F{n}" for n in range(50)], after=0, upto=None),
         lambda c: c.id_range("Deals", ["id from Leads --"], after=0, upto=None),
         lambda c: c.id_range("Deals", ["Stage"], after=0, upto=None, limit=2001),
         lambda c: c.by_ids("Deals", list(range(51)), ["Stage"]),
@@ -225,7 +226,7 @@ def test_count():
 def test_an_id_range_is_one_query(bounds, where):
     found, asked = ask(
         [page([{"id": "6"}], more=True)],
-        lambda c: c.id_range("Deals", ["id", "Stage", "Owner"], limit=500, **bounds),
+        lambda c: c.id_range("Deals", ["Stage", "id", "Owner"], limit=500, **bounds),
     )
     assert found.more is True
     assert asked[0].path == "/crm/v8/coql"
@@ -233,6 +234,22 @@ def test_an_id_range_is_one_query(bounds, where):
         "select_query": f"select id, Stage, Owner from Deals where {where} "
         "order by id asc limit 0, 500"
     }
+
+
+def test_a_query_too_full_for_the_id_is_refused_as_one_that_pages_can_replace():
+    fields = [f"F{n}" for n in range(50)]
+    with OddServer() as server, pytest.raises(QueryRefused, match="no room for the id"):
+        client_of(server).id_range("Deals", fields, after=0, upto=None)
+    rows, asked = ask([page([{"id": "1"}])], lambda c: list(c.list_pages("Deals", fields)))
+    assert len(rows) == 1 and asked[0].query["fields"].count(",") == 49
+
+
+def test_a_list_without_page_tokens_goes_on_by_number():
+    script = [page([{"id": "1"}], more=True), page([{"id": "2"}], more=True), NOTHING]
+    pages, asked = ask(script, lambda c: list(c.list_pages("Deals", ["Stage"])))
+    assert len(pages) == 2
+    assert [a.query.get("page") for a in asked] == [None, "2", "3"]
+    assert not any("page_token" in a.query for a in asked)
 
 
 def test_an_empty_id_range_is_an_empty_page():

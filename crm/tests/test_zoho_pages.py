@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crm.zoho.client import DUPLICATE_KEYS, NOT_A_NUMBER
-from crm.zoho.errors import BadPayload, GiveUp
+from crm.zoho.errors import BadPayload, GiveUp, PageTokenRejected, PagingLimit
 from crm.zoho.paging import (
     LoopGuard,
     Page,
@@ -206,35 +207,69 @@ def test_row_37_more_rows_than_asked_for_is_a_bad_payload():
 # ---------------------------------------------------------------- from page to page
 
 
-def full(more: bool, token: str | None) -> Page:
-    return Page(b'{"data":[{"id":"1"}]}', info={"more_records": more, "next_page_token": token})
+def full(more: bool | None, token: str | None, name: int = 1) -> Page:
+    info = {"more_records": more, "next_page_token": token}
+    return Page(f'{{"data":[{{"id":"{name}"}}]}}'.encode(), info=info, max_rows=1)
+
+
+def by_tokens(fetch: Callable[[str | None, int], Page], first: str | None = None, most: int = 100):
+    return follow_tokens(fetch, first, LoopGuard("Deals", most), per_page=1)
 
 
 def test_row_38_the_same_page_token_again_ends_the_list():
     tokens = iter(["a", "b", "a"])
     with pytest.raises(GiveUp) as caught:
-        list(follow_tokens(lambda _: full(True, next(tokens)), None, LoopGuard("Deals", 100)))
+        list(by_tokens(lambda *_: full(True, next(tokens))))
     assert caught.value.code == "paging_loop"
 
 
 def test_row_38_a_token_that_leads_back_to_the_start_of_a_resumed_list_ends_it():
     with pytest.raises(GiveUp):
-        list(follow_tokens(lambda _: full(True, "a"), "a", LoopGuard("Deals", 100)))
+        list(by_tokens(lambda *_: full(True, "a"), "a"))
 
 
 def test_row_38_more_records_for_ever_ends_after_the_most_pages():
     numbers = iter(range(1000))
-    pages = follow_tokens(lambda _: full(True, f"t{next(numbers)}"), None, LoopGuard("Deals", 5))
+    pages = by_tokens(lambda *_: full(True, f"t{next(numbers)}"), most=5)
     with pytest.raises(GiveUp, match="5 pages"):
         list(pages)
 
 
-def test_row_38_more_without_a_token_or_without_rows_ends_the_list():
-    with pytest.raises(GiveUp, match="not where"):
-        list(follow_tokens(lambda _: full(True, None), None, LoopGuard("Deals", 5)))
+def test_row_38_more_without_rows_ends_the_list():
     empty = Page(b'{"data":[]}', info={"more_records": True, "next_page_token": "x"})
     with pytest.raises(GiveUp, match="empty page"):
-        list(follow_tokens(lambda _: empty, None, LoopGuard("Deals", 5)))
+        list(by_tokens(lambda *_: empty))
+
+
+def test_more_without_a_token_is_asked_for_by_number_as_far_as_those_reach():
+    asked, got = [], []
+
+    def fetch(token: str | None, number: int) -> Page:
+        asked.append((token, number))
+        return full(True, "a" if number == 1 else None, number)
+
+    pages = follow_tokens(fetch, None, LoopGuard("Deals", 100), per_page=500)
+    with pytest.raises(PagingLimit):
+        got += pages
+    assert asked == [(None, 1), ("a", 2), (None, 3), (None, 4)]
+    pages = follow_tokens(fetch, None, LoopGuard("Deals", 100), per_page=500)
+    assert [next(pages).records[0].value["id"] for _ in range(4)] == ["1", "2", "3", "4"]
+
+
+def test_a_list_begun_at_a_token_begins_anew_where_no_further_token_comes():
+    pages = by_tokens(lambda *_: full(True, None), "kept")
+    assert next(pages).count == 1  # what came is handed on first
+    with pytest.raises(PageTokenRejected):
+        next(pages)
+
+
+@pytest.mark.parametrize("info", [{}, {"more_records": None}, {"more_records": "yes"}])
+def test_where_the_crm_does_not_say_a_full_page_is_not_the_last(info):
+    two = b'{"data":[{"id":"1"},{"id":"2"}]}'
+    assert Page(two, info=info, max_rows=2).more
+    assert not Page(two, info=info, max_rows=3).more
+    assert not Page(two, info={"more_records": False}, max_rows=2).more
+    assert Page(two, info={"more_records": True}, max_rows=3).more
 
 
 def test_numbered_pages_end_where_the_crm_says():
@@ -242,8 +277,20 @@ def test_numbered_pages_end_where_the_crm_says():
 
     def fetch(number: int) -> Page:
         asked.append(number)
-        return full(number < 3, None)
+        return full(number < 3, None, number)
 
     assert len(list(follow_numbers(fetch, LoopGuard("users", 10)))) == 3
     assert asked == [1, 2, 3]
     assert list(follow_numbers(lambda _: Page.empty(), LoopGuard("users", 10))) == []
+
+
+def test_numbered_pages_that_are_the_same_page_again_are_a_loop():
+    asked = []
+
+    def fetch(number: int) -> Page:
+        asked.append(number)
+        return full(None, None)
+
+    with pytest.raises(GiveUp, match="read already"):
+        list(follow_numbers(fetch, LoopGuard("users", 1000)))
+    assert asked == [1, 2]

@@ -135,6 +135,10 @@ class GiveUp(ZohoError):
     """Something that must not be followed: foreign redirect, endless paging."""
 
 
+class BadList(GiveUp):
+    """The list of one module leads round in circles, or nowhere; others may be well."""
+
+
 class NotConfigured(ZohoError):
     """No CRM settings at all."""
 

@@ -19,9 +19,17 @@ from enum import Enum
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
-from crm.zoho.errors import BadPayload, GiveUp, redact
+from crm.zoho.errors import (
+    BadList,
+    BadPayload,
+    FixRequest,
+    PageTokenRejected,
+    PagingLimit,
+    redact,
+)
 
 MAX_DEPTH = 64  # the CRM's deepest known record has six levels
+NUMBERED_ROWS = 2000  # page numbers reach no further, page tokens do
 
 
 class Marker(Enum):
@@ -272,8 +280,8 @@ def read_info(body: bytes) -> dict[str, Any]:
 class Page:
     """One answer of a list: its rows (parsed on first use), and where it goes on.
 
-    `more` and `next_token` as the CRM says; `server_date` its Date header (UTC); `nbytes` the size
-    of the body. A page that is done with should be `release()`d: it holds the body and the rows.
+    `next_token` as the CRM says; `server_date` its Date header (UTC); `nbytes` the size of the
+    body. A page that is done with should be `release()`d: it holds the body and the rows.
     """
 
     def __init__(
@@ -292,7 +300,8 @@ class Page:
         self._guard = threading.Lock()
         info = info or {}
         token = info.get("next_page_token")
-        self.more = info.get("more_records") is True
+        more = info.get("more_records")
+        self._says_more = more if isinstance(more, bool) else None
         self.next_token: str | None = token if isinstance(token, str) and token else None
         self.server_date = server_date
         self.nbytes = len(body)
@@ -320,6 +329,14 @@ class Page:
             return self._rows
 
     @property
+    def more(self) -> bool:
+        """Whether there are more, as the CRM says. Where it does not say, a page with as many rows
+        as were asked for is not taken for the last one. May raise BadPayload."""
+        if self._says_more is not None:
+            return self._says_more
+        return self._max_rows is not None and self.count >= self._max_rows
+
+    @property
     def count(self) -> int:
         """Rows in this page; before parsing, the number the CRM announces."""
         if self._rows is None and self._announced is not None:
@@ -334,13 +351,15 @@ class Page:
 
 
 class LoopGuard:
-    """Ends a list that would go round for ever: a token seen before, an empty page with more."""
+    """Ends a list that would go round for ever: a token seen before, an empty page with more, the
+    same page under the next number."""
 
     def __init__(self, subject: str, max_pages: int) -> None:
         self._subject = subject
         self._max_pages = max_pages
         self._pages = 0
         self._seen: set[object] = set()
+        self._ends: tuple[str, str] | None = None
 
     def begin_at(self, position: object) -> None:
         self._seen.add(position)
@@ -348,42 +367,76 @@ class LoopGuard:
     def check(self, page: Page, position: object) -> None:
         """Before following `page` to `position` (its next token or page number)."""
         self._pages += 1
-        if position is None:
-            raise self._loop("says there is more, but not where")
         if page.count == 0:
             raise self._loop("sends an empty page and says there is more")
-        if position in self._seen:
+        if position in self._seen or (isinstance(position, int) and self._is_repeated(page)):
             raise self._loop("leads back to a page that was read already")
         if self._pages >= self._max_pages:
             raise self._loop(f"does not end after {self._pages} pages")
         self._seen.add(position)
 
-    def _loop(self, how: str) -> GiveUp:
-        return GiveUp(
-            f"The CRM's list of {self._subject} {how}. The run stops and nothing is lost; if it "
-            "comes again, report it to the CRM's support.",
+    def _is_repeated(self, page: Page) -> bool:
+        """Numbers always differ, so they alone would not show a CRM that ignores them."""
+        texts = [record.text for record in page.records]
+        before, self._ends = self._ends, (texts[0], texts[-1]) if texts else None
+        return before is not None and before == self._ends
+
+    def _loop(self, how: str) -> BadList:
+        return BadList(
+            f"The CRM's list of {self._subject} {how}. It is not read any further and nothing is "
+            "lost; if it comes again, report it to the CRM's support.",
             code="paging_loop",
         )
 
 
 def follow_tokens(
-    fetch: Callable[[str | None], Page], first: str | None, guard: LoopGuard
+    fetch: Callable[[str | None, int], Page],
+    first: str | None,
+    guard: LoopGuard,
+    *,
+    per_page: int,
 ) -> Iterator[Page]:
-    """Pages from `fetch(token)` until the CRM says there are no more."""
-    token = first
+    """Pages from `fetch(token, number)` until there are no more.
+
+    A CRM that gives no token is asked for the next number, as far as numbers reach. Raises
+    PagingLimit there, and PageTokenRejected where a list begun at a token knows no number.
+    """
+    token, number = first, 1
     if token is not None:
         guard.begin_at(token)
     while True:
-        page = fetch(token)
-        if page.nbytes:
-            follow, token = page.more, page.next_token
-            if follow:
-                guard.check(page, token)
-            yield page
-        else:
-            follow = False
+        page = fetch(token, number)
+        if not page.nbytes:
+            return
+        follow = page.more
+        token, number = page.next_token, number + 1
+        dead_end = None
+        if follow and token is None:
+            dead_end = _no_number(first, number, per_page)
+        if follow and dead_end is None:
+            guard.check(page, token or number)
+        yield page
+        if dead_end is not None:
+            raise dead_end
         if not follow:
             return
+
+
+def _no_number(first: str | None, number: int, per_page: int) -> FixRequest | None:
+    """Why the page of this number cannot be asked for."""
+    if first is not None:
+        return PageTokenRejected(
+            "The CRM says there is more behind a page token, but not where. Read the list again "
+            "from the first page.",
+            code="no_page_token",
+        )
+    if number * per_page > NUMBERED_ROWS:
+        return PagingLimit(
+            f"The CRM gives no page token, and page numbers reach {NUMBERED_ROWS} records only. "
+            "Read the rest by id ranges.",
+            code="no_page_token",
+        )
+    return None
 
 
 def follow_numbers(fetch: Callable[[int], Page], guard: LoopGuard) -> Iterator[Page]:

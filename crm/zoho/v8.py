@@ -14,7 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 from crm.zoho.client import WriteResult, ZohoClient, details_of
-from crm.zoho.errors import FixRequest, UnknownOutcome, ZohoError, redact, redact_details
+from crm.zoho.errors import (
+    FixRequest,
+    QueryRefused,
+    UnknownOutcome,
+    ZohoError,
+    redact,
+    redact_details,
+)
 from crm.zoho.limits import RESERVE, concurrency_of
 from crm.zoho.paging import (
     LoopGuard,
@@ -145,12 +152,14 @@ class ZohoV8(ZohoClient):
             params["converted"] = converted
         since = {"If-Modified-Since": crm_time(modified_since)} if modified_since else {}
 
-        def fetch(token: str | None) -> Page:
-            follow = {"page_token": token} if token else {}
+        def fetch(token: str | None, number: int) -> Page:
+            numbered = {"page": str(number)} if number > 1 else {}
+            follow = {"page_token": token} if token else numbered
             call = self._records(module, "", {**params, **follow}, headers=since, heavy=True)
             return self._page(call, "data", per_page)
 
-        return follow_tokens(fetch, page_token, LoopGuard(module, _MOST_PAGES))
+        guard = LoopGuard(module, _MOST_PAGES)
+        return follow_tokens(fetch, page_token, guard, per_page=per_page)
 
     def by_ids(
         self,
@@ -226,7 +235,7 @@ class ZohoV8(ZohoClient):
             where = f"({where} and id <= '{int(upto)}')"
         if modified_since is not None:
             where = f"({where} and Modified_Time >= '{crm_time(modified_since)}')"
-        selected = ", ".join(_checked_fields(fields))
+        selected = ", ".join(_with_id(_checked_fields(fields)))
         # Every part is a checked name, a number or a time: nothing to quote.
         query = f"select {selected} from {_name(module)} where {where} order by id asc"  # noqa: S608
         return self._coql(f"{query} limit 0, {limit}", f"the module {module}", limit)
@@ -485,6 +494,18 @@ def _checked_fields(fields: Sequence[str]) -> list[str]:
             f"{len(fields)} fields in one call, the CRM allows {MAX_FIELDS}; map fewer fields"
         )
     return [_name(field) for field in fields]
+
+
+def _with_id(fields: list[str]) -> list[str]:
+    """That a query's rows carry their id unasked is nowhere promised."""
+    selected = list(dict.fromkeys(["id", *fields]))
+    if len(selected) > MAX_FIELDS:
+        raise QueryRefused(
+            f"{len(fields)} mapped fields leave no room for the id in a query, which takes "
+            f"{MAX_FIELDS}. Read by pages instead, or map fewer fields.",
+            code="too_many_fields",
+        )
+    return selected
 
 
 def _list_fields(fields: Sequence[str]) -> str:
