@@ -53,6 +53,11 @@ class DeletionHold(models.Model):
     module = models.CharField(max_length=16)
     run_id = models.BigIntegerField()
     zoho_ids = models.JSONField(default=list)
+    unasked_ids = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Of these ids, those that were missed but not asked for one by one.",
+    )
     live_before = models.PositiveIntegerField()
     status = models.CharField(
         max_length=10, choices=[(s, s.title()) for s in (HELD, APPLIED, DISMISSED)], default=HELD
@@ -61,4 +66,5 @@ class DeletionHold(models.Model):
     decided_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
-        return f"{self.module}: {len(self.zoho_ids)} of {self.live_before} gone"
+        unasked = f", {len(self.unasked_ids)} not asked for by id" if self.unasked_ids else ""
+        return f"{self.module}: {len(self.zoho_ids)} of {self.live_before} gone{unasked}"

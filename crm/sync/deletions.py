@@ -7,8 +7,8 @@ they should have been. More at once than is plausible are held for ops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import islice
 
 from django.utils import timezone
@@ -16,11 +16,16 @@ from django.utils import timezone
 from crm.mapping import convert
 from crm.models import DeletionHold
 from crm.sync.modules import Module
+from crm.sync.reading import id_of
 from crm.zoho.client import RawRecord, ZohoClient
+from crm.zoho.errors import FixRequest, NotPermitted
 
 IDS_PER_CALL = 50
+UNKNOWN_ID = "INVALID_DATA"  # the code with which the CRM may refuse ids that it does not have
 # How often a window is read again because records were deleted meanwhile.
 MAX_READINGS = 3
+# The CRM's machines need not agree to the second on when a run began and a record went.
+CLOCK_SLACK = timedelta(minutes=1)
 UNSTABLE_WINDOW = "Records were deleted while reading; read again next time."
 
 
@@ -62,7 +67,10 @@ def may_have_shifted(
     """
     if known is not None:
         return any(row.zoho_id not in known for row in deleted)
-    return any(s0 is None or row.deleted_at is None or row.deleted_at >= s0 for row in deleted)
+    since = s0 - CLOCK_SLACK if s0 is not None else None
+    return any(
+        since is None or row.deleted_at is None or row.deleted_at >= since for row in deleted
+    )
 
 
 def marked_since(module: Module, since: datetime) -> list[int]:
@@ -84,42 +92,60 @@ def live_ids(module: Module, zoho_ids: Iterable[int]) -> list[int]:
 
 @dataclass
 class Verdict:
-    """What asking by id said: `alive` records as the CRM sent them, and the ids it has not."""
+    """What asking by id said: `alive` records as the CRM sent them, the ids it has not, and those
+    of which it said nothing that could be understood: they stay as they are."""
 
     alive: list[RawRecord]
     gone: list[int]
     read_at: datetime
+    unclear: list[int] = field(default_factory=list)
 
 
 def verify(
     client: ZohoClient, module: Module, fields: Sequence[str], zoho_ids: Sequence[int]
 ) -> Iterator[Verdict]:
-    """Ask for the ids in fifties; one by one where an answer holds a record without readable id."""
+    """Ask for the ids in fifties; one by one where such an answer leaves some of them open."""
     for at in range(0, len(zoho_ids), IDS_PER_CALL):
         chunk = list(zoho_ids[at : at + IDS_PER_CALL])
-        verdict, is_readable = _asked(client, module, fields, chunk)
-        if is_readable:
-            yield verdict
-            continue
-        yield Verdict(verdict.alive, [], verdict.read_at)
-        for zoho_id in verdict.gone:
-            single, is_readable = _asked(client, module, fields, [zoho_id])
-            if is_readable:
-                yield single
+        verdict = _asked_together(client, module, fields, chunk)
+        yield replace(verdict, unclear=[])
+        for zoho_id in verdict.unclear:
+            yield _asked_alone(client, module, zoho_id)
 
 
-def _asked(
+def _asked_together(
     client: ZohoClient, module: Module, fields: Sequence[str], zoho_ids: list[int]
-) -> tuple[Verdict, bool]:
-    """What the CRM has of these ids. False: some record of the answer could be any of the rest."""
+) -> Verdict:
     read_at = timezone.now()
-    page = client.by_ids(module.name, zoho_ids, fields, converted=module.converted)
-    found = {
-        convert.record_id(record.value.get("id")) if isinstance(record.value, dict) else None
-        for record in page.records
-    }
-    gone = [zoho_id for zoho_id in zoho_ids if zoho_id not in found]
-    return Verdict(list(page.records), gone, read_at), None not in found
+    try:
+        page = client.by_ids(module.name, zoho_ids, fields, converted=module.converted)
+    except FixRequest as error:
+        if error.code != UNKNOWN_ID:
+            raise
+        return Verdict([], [], read_at, unclear=zoho_ids)
+    wanted, found = set(zoho_ids), {id_of(record) for record in page.records}
+    alive = [record for record in page.records if id_of(record) in {*wanted, None}]
+    rest = [zoho_id for zoho_id in zoho_ids if zoho_id not in found]
+    # A record without id may be any of the rest; one that was not asked for, or a page that is not
+    # the last, shows that this is no answer to the question.
+    if found <= wanted and not page.more:
+        return Verdict(alive, rest, read_at)
+    return Verdict(alive, [], read_at, unclear=rest)
+
+
+def _asked_alone(client: ZohoClient, module: Module, zoho_id: int) -> Verdict:
+    read_at = timezone.now()
+    try:
+        record = client.record(module.name, zoho_id)
+    except NotPermitted:
+        raise
+    except FixRequest:
+        return Verdict([], [], read_at, unclear=[zoho_id])
+    if record is None:
+        return Verdict([], [zoho_id], read_at)
+    if id_of(record) != zoho_id:
+        return Verdict([], [], read_at, unclear=[zoho_id])
+    return Verdict([record], [], read_at)
 
 
 def is_too_many(gone: int, live: int) -> bool:
@@ -127,20 +153,33 @@ def is_too_many(gone: int, live: int) -> bool:
     return gone > max(50, live // 50)
 
 
-def hold(module: Module, run_id: int, gone: Sequence[int], live: int) -> DeletionHold:
-    """Keep the ids for ops to confirm; one open hold a module, which grows."""
+def hold(
+    module: Module,
+    run_id: int,
+    gone: Sequence[int],
+    live: int,
+    *,
+    unasked: Sequence[int] = (),
+) -> DeletionHold:
+    """Keep the ids for ops to confirm; one open hold a module, which grows.
+
+    `unasked`: missed like the others, but not asked for by id once there were too many anyway.
+    """
     held, is_new = DeletionHold.objects.get_or_create(
         module=module.name,
         status=DeletionHold.HELD,
         defaults={
             "run_id": run_id,
-            "zoho_ids": sorted(gone),
+            "zoho_ids": sorted({*gone, *unasked}),
+            "unasked_ids": sorted(unasked),
             "live_before": live,
             "held_at": timezone.now(),
         },
     )
     if not is_new:
-        held.zoho_ids = sorted({*held.zoho_ids, *gone})
+        asked = {*held.zoho_ids}.difference(held.unasked_ids).union(gone)
+        held.zoho_ids = sorted({*held.zoho_ids, *gone, *unasked})
+        held.unasked_ids = sorted({*held.zoho_ids} - asked)
         held.run_id, held.live_before = run_id, live
-        held.save(update_fields=["zoho_ids", "run_id", "live_before"])
+        held.save(update_fields=["zoho_ids", "unasked_ids", "run_id", "live_before"])
     return held

@@ -14,14 +14,12 @@ from django.utils import timezone
 from crm.models import MirrorState, SyncRunModule
 from crm.sync import deletions, full, watermark
 from crm.sync.modules import Module
-from crm.sync.reading import Batch, read_changed, read_changed_by_pages
+from crm.sync.reading import NO_QUERIES, Batch, read_changed, read_changed_by_pages
 from crm.sync.session import Session
 from crm.sync.store import Store
-from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
 
 # Times of the CRM are whole seconds, and a run's length is measured by our clock.
 _CLOCK_GRAIN = timedelta(seconds=2)
-_NO_COQL = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
 
 
 def read_module(session: Session, part: SyncRunModule) -> None:
@@ -52,7 +50,7 @@ def _read(
     session: Session, part: SyncRunModule, module: Module, store: Store, since: datetime
 ) -> bool:
     fields = session.context.api_names(module.name)
-    if not module.converted and not session.coql_refused:
+    if not module.converted and module.name not in session.coql_refused:
         try:
             for batch in read_changed(
                 session.client,
@@ -66,10 +64,10 @@ def _read(
             deleted = list(deletions.deleted_since(session.client, module, since))
             _settle(session, part, module, store, since, deleted)
             return True
-        except _NO_COQL:
+        except NO_QUERIES:
             if part.cursor:
                 raise
-            session.coql_refused = True
+            session.coql_refused.add(module.name)
     return _read_certified(session, part, module, store, since)
 
 
@@ -79,6 +77,7 @@ def _read_certified(
     """Stable once no deletion happened that the reading could have been shifted by."""
     fields = session.context.api_names(module.name)
     known: set[int] | None = None
+    session.count_once(part)
     for _ in range(deletions.MAX_READINGS):
         for batch in read_changed_by_pages(
             session.client, module, fields, since=since, clock=timezone.now
@@ -86,10 +85,13 @@ def _read_certified(
             session.store_batch(part, store, batch)
         deleted = list(deletions.deleted_since(session.client, module, since))
         earlier = _certified_too_soon(part, module, deleted)
-        _settle(session, part, module, store, since, deleted)
         if earlier is not None and earlier < since:
-            since = earlier
-        elif not deletions.may_have_shifted(deleted, session.s0(), known):
+            # Nothing is marked before it was read again: marked, it would be no reason any more
+            # for the run that goes on if this one dies here.
+            since, known = earlier, {row.zoho_id for row in deleted}
+            continue
+        _settle(session, part, module, store, since, deleted)
+        if not deletions.may_have_shifted(deleted, session.s0(), known):
             return True
         known = {row.zoho_id for row in deleted}
     return False

@@ -19,14 +19,20 @@ from crm.sync import deletions, modules, runs, watermark
 from crm.sync.context import SyncContext
 from crm.sync.modules import Module
 from crm.sync.page import Counts
-from crm.sync.reading import Batch, RangeReader, read_by_id, read_changed, read_changed_by_pages
+from crm.sync.reading import (
+    NO_QUERIES,
+    ONE_MODULE,
+    Batch,
+    RangeReader,
+    read_by_id,
+    read_changed,
+    read_changed_by_pages,
+)
 from crm.sync.store import Store
 from crm.zoho.client import ZohoClient
-from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
 from crm.zoho.factory import client_from_settings
 
 EXAMPLES = 5
-NO_QUERIES = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
 
 
 @dataclass
@@ -60,7 +66,7 @@ def preview(kind: str, module_names: Sequence[str], *, since: datetime | None) -
         for module in chosen:
             try:
                 result.counts[module.name] = _module(client, context, module, kind, since, result)
-            except (ScopeMissing, NotPermitted, FixFields) as error:
+            except ONE_MODULE as error:
                 result.refused[module.name] = error.message
     finally:
         client.close()

@@ -21,17 +21,10 @@ from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
 from crm.models import runs as ledger
 from crm.sync import delta, full, lease, memory, metadata, rederive, runs, watermark
 from crm.sync.context import SyncContext
+from crm.sync.reading import ONE_MODULE
 from crm.sync.session import Session, StopRequested
 from crm.zoho.client import ZohoClient
-from crm.zoho.errors import (
-    BreakerOpen,
-    FixFields,
-    NotPermitted,
-    PagingLimit,
-    RetryLater,
-    ScopeMissing,
-    ZohoError,
-)
+from crm.zoho.errors import BreakerOpen, RetryLater, ZohoError
 from crm.zoho.factory import client_from_settings
 
 log = structlog.get_logger(__name__)
@@ -164,7 +157,7 @@ def _read_parts(session: Session) -> None:
     for part in parts:
         try:
             read(session, part)
-        except (ScopeMissing, NotPermitted, FixFields, PagingLimit) as error:
+        except ONE_MODULE as error:
             # Nothing of a module that we may not see is taken for deleted.
             session.mark(part, state=SyncRunModule.REFUSED, message=error.message[:1000])
             watermark.skip(part.module, error.message)

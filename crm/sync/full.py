@@ -15,21 +15,13 @@ from crm import failpoints
 from crm.models import SweepCandidate, SyncRunModule
 from crm.sync import deletions, runs, watermark
 from crm.sync.modules import Module
-from crm.sync.reading import Batch, RangeReader, read_by_id
+from crm.sync.reading import NO_QUERIES, Batch, RangeReader, id_of, read_by_id
 from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.sync.tombstones import tell_deletions
-from crm.zoho.errors import (
-    FixFields,
-    FixRequest,
-    NotPermitted,
-    PagingLimit,
-    QueryRefused,
-    ScopeMissing,
-)
+from crm.zoho.errors import FixFields, FixRequest, PagingLimit, ScopeMissing
 
 RANGES, PAGES = "ranges", "pages"
-_NO_COQL = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
 
 
 def read_module(session: Session, part: SyncRunModule) -> None:
@@ -73,7 +65,7 @@ def prepare(session: Session, part: SyncRunModule) -> None:
 
 def _method_for(session: Session, module: Module) -> str:
     # Converted records are only promised by the list call.
-    if session.run.method == PAGES or module.converted or session.coql_refused:
+    if session.run.method == PAGES or module.converted or module.name in session.coql_refused:
         return PAGES
     return RANGES
 
@@ -85,10 +77,10 @@ def _read(session: Session, part: SyncRunModule, module: Module, store: Store) -
             for batch in _ranges(session, part, module):
                 session.store_batch(part, store, batch)
             return True
-        except _NO_COQL as error:
+        except NO_QUERIES as error:
             if part.cursor:
                 raise  # it worked until here: not a matter of rights or syntax
-            session.coql_refused = True
+            session.coql_refused.add(module.name)
             session.mark(part, method=PAGES, message=f"Read by pages: {error.message}"[:500])
     return _read_pages(session, part, module, store)
 
@@ -97,6 +89,7 @@ def _read_pages(session: Session, part: SyncRunModule, module: Module, store: St
     """Pages in the order of ids, again from the first while records were deleted meanwhile."""
     fields = session.context.api_names(module.name)
     known: set[int] | None = None
+    session.count_once(part)
     for _ in range(deletions.MAX_READINGS):
         for batch in _pages(session, part, module, fields):
             session.store_batch(part, store, batch)
@@ -121,7 +114,7 @@ def _pages(
             )
             return
         except PagingLimit:
-            if session.coql_refused or "after" not in part.cursor:
+            if module.name in session.coql_refused or "after" not in part.cursor:
                 raise
             session.mark(part, cursor={"open": [[part.cursor["after"], None]]})
     yield from _ranges(session, part, module)
@@ -163,21 +156,27 @@ def settle(
     zoho_ids = deletions.live_ids(module, zoho_ids)
     live_before = module.model.objects.live().count() if len(zoho_ids) > 50 else 0
     gone: list[int] = []
+    unclear: list[int] = []
+    open_ids = set(zoho_ids)
     fields = session.context.api_names(module.name)
     for verdict in deletions.verify(session.client, module, fields, zoho_ids):
         if verdict.alive:
             batch = Batch(verdict.alive, verdict.read_at, None, part.cursor)
             session.store_batch(part, store, batch)
         gone += verdict.gone
-    if not gone:
-        return
-    if deletions.is_too_many(len(gone), live_before):
-        deletions.hold(module, session.run.pk, gone, live_before)
-        session.mark(
+        unclear += verdict.unclear
+        open_ids.difference_update(verdict.gone, verdict.unclear, map(id_of, verdict.alive))
+        if deletions.is_too_many(len(gone), live_before):
+            _hold(session, part, module, gone, sorted(open_ids), live_before)
+            return
+    if unclear:
+        _note(
+            session,
             part,
-            message=f"{len(gone)} of {live_before} {module.label} are no longer visible in "
-            "the CRM. They were kept; ops must confirm the deletion in the admin.",
+            f"Whether {len(unclear)} of our {module.label} still exist could not be learnt: the "
+            "CRM's answers about them cannot be understood. They were kept.",
         )
+    if not gone:
         return
     tell_deletions(
         module,
@@ -188,3 +187,27 @@ def settle(
         told={row.zoho_id: (row.deleted_at, row.deleted_by) for row in told.values()},
         checkpoint=lambda counts: runs.count_deletions(session.run, part, counts),
     )
+
+
+def _hold(
+    session: Session,
+    part: SyncRunModule,
+    module: Module,
+    gone: list[int],
+    unasked: list[int],
+    live_before: int,
+) -> None:
+    """Leave it to ops. Asking for the rest too would change nothing about that."""
+    deletions.hold(module, session.run.pk, gone, live_before, unasked=unasked)
+    asked = f" ({len(gone)} of them were asked for one by one)" if unasked else ""
+    _note(
+        session,
+        part,
+        f"{len(gone) + len(unasked)} of {live_before} {module.label} are no longer visible in the "
+        f"CRM{asked}. They were kept; ops must confirm the deletion in the admin.",
+    )
+
+
+def _note(session: Session, part: SyncRunModule, text: str) -> None:
+    if text not in part.message:
+        session.mark(part, message=f"{part.message} {text}".strip())

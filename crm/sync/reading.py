@@ -15,10 +15,19 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from crm.mapping.convert import record_id
+from crm.mapping import convert
 from crm.sync.modules import Module
 from crm.zoho.client import Page, RawRecord, ZohoClient
-from crm.zoho.errors import BadPayload, GiveUp, PageTokenRejected
+from crm.zoho.errors import (
+    BadList,
+    BadPayload,
+    FixFields,
+    FixRequest,
+    NotPermitted,
+    PageTokenRejected,
+    QueryRefused,
+    ScopeMissing,
+)
 
 Clock = Callable[[], datetime]
 Interval = tuple[int, int | None]  # (after, upto]; upto None: to the end
@@ -27,6 +36,10 @@ BODIES_WAITING = 2
 # Rows of one transaction: short enough that a person's edit does not wait for it.
 STORED_AT_ONCE = 500
 _TRIES = 3
+# What says that a module cannot be read by queries; by pages it may be.
+NO_QUERIES = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
+# What says that a module cannot be read, and nothing of the others.
+ONE_MODULE = (ScopeMissing, FixRequest, FixFields, BadList)
 
 
 @dataclass
@@ -43,11 +56,7 @@ class Batch:
 
 def ids_of(page: Page) -> list[int]:
     """The readable ids of a page's records."""
-    found = (
-        record_id(record.value.get("id"))
-        for record in page.records
-        if isinstance(record.value, dict)
-    )
+    found = map(id_of, page.records)
     return [zoho_id for zoho_id in found if zoho_id is not None]
 
 
@@ -277,7 +286,7 @@ def _pages_from(
         ids = ids_of(page)
         records = page.records
         if ids and min(ids) <= stored_upto:
-            records = [r for r in records if (_id_of(r) or stored_upto + 1) > stored_upto]
+            records = [r for r in records if (id_of(r) or stored_upto + 1) > stored_upto]
         last = max([after, *ids])
         is_end = not page.more
         if records or is_end:
@@ -294,22 +303,23 @@ def _last_id(records: Sequence[RawRecord], span: Interval) -> int | None:
     """The last readable id within the span that was asked for, in the order of ids."""
     after, upto = span
     for record in reversed(records):
-        found = _id_of(record)
+        found = id_of(record)
         if found is not None and found > after and (upto is None or found <= upto):
             return found
     return None
 
 
-def _leads_nowhere(module: Module) -> GiveUp:
-    return GiveUp(
+def _leads_nowhere(module: Module) -> BadList:
+    return BadList(
         f"The CRM sent a page of {module.name} in which no record has an id that was asked for, "
         "and says that there are more. Nothing was changed; the next sync tries again.",
         code="unreadable_page",
     )
 
 
-def _id_of(record: RawRecord) -> int | None:
-    return record_id(record.value.get("id")) if isinstance(record.value, dict) else None
+def id_of(record: RawRecord) -> int | None:
+    """The record's id, or None if it has none that can be read."""
+    return convert.record_id(record.value.get("id")) if isinstance(record.value, dict) else None
 
 
 def read_changed_by_pages(
@@ -321,8 +331,12 @@ def read_changed_by_pages(
     clock: Clock,
 ) -> Iterator[Batch]:
     """What changed since, newest first. Edits only repeat records; a deletion meanwhile may hide
-    one: the caller asks for deletions afterwards and reads again if there were any."""
-    read_at = clock()
+    one: the caller asks for deletions afterwards and reads again if there were any.
+
+    A CRM that does not heed the time sends everything: behind a page that is older than that as a
+    whole, nothing is left to be read.
+    """
+    read_at, order = clock(), _NewestFirst(since)
     for page in client.list_pages(
         module.name,
         fields,
@@ -331,8 +345,36 @@ def read_changed_by_pages(
         modified_since=since,
         converted=module.converted,
     ):
+        if order.is_past(page.records):
+            return
         yield Batch(page.records, read_at, None, {}, page.server_date)
         read_at = clock()
+
+
+class _NewestFirst:
+    """Whether a list has passed a moment, as long as it really comes newest first."""
+
+    def __init__(self, since: datetime) -> None:
+        self._since = since.replace(microsecond=0)  # as it is asked for
+        self._oldest: datetime | None = None
+        self._is_sorted = True
+
+    def is_past(self, records: Sequence[RawRecord]) -> bool:
+        times = [_modified_at(record) for record in records]
+        known = [time for time in times if time is not None]
+        so_far = [self._oldest, *known] if self._oldest is not None else known
+        self._is_sorted &= all(newer >= older for newer, older in pairwise(so_far))
+        if known:
+            self._oldest = known[-1]
+        return (
+            self._is_sorted and bool(times) and len(known) == len(times) and known[0] < self._since
+        )
+
+
+def _modified_at(record: RawRecord) -> datetime | None:
+    value = record.value.get("Modified_Time") if isinstance(record.value, dict) else None
+    found = convert.moment(value)
+    return found if isinstance(found, datetime) else None
 
 
 def _with_retry(fetch: Callable[[], Page]) -> Page:

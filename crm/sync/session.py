@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -16,9 +16,9 @@ from crm.sync.context import SyncContext
 from crm.sync.lease import Lease
 from crm.sync.modules import BY_NAME, Module
 from crm.sync.page import Counts
-from crm.sync.reading import Batch
+from crm.sync.reading import Batch, id_of
 from crm.sync.store import Store
-from crm.zoho.client import ZohoClient
+from crm.zoho.client import RawRecord, ZohoClient
 
 BETWEEN_CHECKS_S = 2.0
 
@@ -47,7 +47,8 @@ class Session:
         self.on_page = on_page
         self.run_nested = run_nested
         self.context: SyncContext
-        self.coql_refused = False
+        self.coql_refused: set[str] = set()  # names of modules
+        self._met: dict[int, set[int | str]] = {}
         self._calls_told = client.calls
         self._retries_told = client.retries
         self._bytes_told = client.bytes_received
@@ -83,14 +84,22 @@ class Session:
     def module_of(self, part: SyncRunModule) -> Module:
         return BY_NAME[part.module]
 
+    def count_once(self, part: SyncRunModule) -> None:
+        """Of this part, a record that is stored again within this run is not counted again."""
+        self._met.setdefault(part.pk, set())
+
     def store_batch(self, part: SyncRunModule, store: Store, batch: Batch) -> Counts:
         """One page with its checkpoint, then a moment to stop or to let a due delta through."""
         # Kept before the first page: a run that goes on after a kill must not believe that its
         # first pages are as young as its later ones.
         self.s0()
         self._crm_clock = batch.server_date or self._crm_clock
+        met = self._met.get(part.pk)
+        names = [_name_of(record) for record in batch.records] if met is not None else []
 
         def checkpoint(counts: Counts) -> None:
+            if met is not None:
+                _uncount(counts, names, met)
             runs.advance(self.run, part, counts, cursor=batch.cursor, api=self._spent())
             SweepCandidate.objects.bulk_create(
                 [SweepCandidate(part=part, zoho_id=zoho_id) for zoho_id in counts.gone_ids],
@@ -100,6 +109,8 @@ class Session:
         counts = store.store(
             batch.records, read_at=batch.read_at, id_span=batch.id_span, checkpoint=checkpoint
         )
+        if met is not None:
+            met.update(names)
         part.cursor = batch.cursor
         part.seen += counts.seen
         part.failed += counts.failed
@@ -154,3 +165,30 @@ class Session:
         }
         self._calls_told, self._retries_told, self._bytes_told = calls, retries, received
         return spent
+
+
+def _name_of(record: RawRecord) -> int | str:
+    """What tells a record from others: its id, or its text where none can be read."""
+    found = id_of(record)
+    return record.text if found is None else found
+
+
+def _uncount(counts: Counts, names: Sequence[int | str], met: set[int | str]) -> None:
+    """Take what was met before out of the counts of a page, which still add up."""
+    here: set[int | str] = set()
+    again = []
+    for name in names:
+        if name in met or name in here:
+            again.append(name)
+        here.add(name)
+    unreadable = sum(isinstance(name, str) for name in again)
+    _take(counts, unreadable, "failed")
+    _take(counts, len(again) - unreadable, "unchanged", "updated", "created")
+
+
+def _take(counts: Counts, number: int, *kinds: str) -> None:
+    for kind in kinds:
+        taken = min(number, getattr(counts, kind))
+        setattr(counts, kind, getattr(counts, kind) - taken)
+        counts.seen -= taken
+        number -= taken
