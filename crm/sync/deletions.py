@@ -76,7 +76,7 @@ def may_have_shifted(
 def marked_since(module: Module, since: datetime) -> list[int]:
     """Records whose deletion the CRM told of, with a time since then."""
     rows = module.model.objects.filter(deleted_at__gte=since, deleted_source="list")
-    return list(rows.values_list("zoho_id", flat=True))
+    return [zoho_id for zoho_id in rows.values_list("zoho_id", flat=True) if zoho_id is not None]
 
 
 def live_ids(module: Module, zoho_ids: Iterable[int]) -> list[int]:
