@@ -1,23 +1,7 @@
 """The floor of the page benchmarks: bare Django, no login, no session, raw SQL, 50 rows listed.
 
-A settings module and WSGI application of its own, on the same database.
+A WSGI application of its own (settings: `bare_settings`), on the same database.
 """
-
-import os
-
-from django.conf import settings
-
-if not settings.configured:
-    import environ
-
-    settings.configure(
-        ALLOWED_HOSTS=["*"],
-        DATABASES={"default": environ.Env().db_url_config(os.environ["DATABASE_URL"])},
-        ROOT_URLCONF=__name__,
-        SECRET_KEY="bare",  # noqa: S106 nothing is signed with it
-        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
-        USE_TZ=True,
-    )
 
 from django.core.wsgi import get_wsgi_application
 from django.db import connection

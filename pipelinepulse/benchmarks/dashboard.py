@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import statistics
 import subprocess
@@ -16,6 +17,8 @@ import requests
 from pipelinepulse.benchmarks.kit import ROOT, Bench, Figure, require
 
 HERE = Path(__file__).parent
+SETTINGS = "pipelinepulse.settings"
+BARE, BARE_SETTINGS = "pipelinepulse.benchmarks.bare_page", "pipelinepulse.benchmarks.bare_settings"
 ROUNDS, WARM_UP = 60, 10
 MAX_QUERIES, MAX_TIMES_BARE = 10, 6.0
 
@@ -27,8 +30,8 @@ def run(bench: Bench) -> list[Figure]:
         require(said["is_equal"], "the dashboard's figures differ from a live GROUP BY")
         cookies = {said["cookie"]: said["session"]}
         with (
-            serving(bench, database, crm, "pipelinepulse.benchmarks.bare_page") as bare_url,
-            serving(bench, database, crm, "pipelinepulse.wsgi") as our_url,
+            serving(bench, database, crm, BARE, BARE_SETTINGS) as bare_url,
+            serving(bench, database, crm, "pipelinepulse.wsgi", SETTINGS) as our_url,
         ):
             bare, ours = _medians(bare_url, our_url, cookies)
     return [
@@ -55,24 +58,29 @@ def _medians(bare_url: str, our_url: str, cookies: dict[str, str]) -> tuple[floa
             started = time.perf_counter()
             answer = session.get(url, cookies=jar, timeout=60, allow_redirects=False)
             elapsed = time.perf_counter() - started
-            require(answer.status_code == 200, f"{url} answered {answer.status_code}")
+            require(
+                answer.status_code == 200,
+                f"{url} answered {answer.status_code} {answer.headers.get('Location', '')}",
+            )
             if at >= WARM_UP:
                 kept.append(elapsed)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 @contextmanager
-def serving(bench: Bench, database: str, crm: str, module: str) -> Iterator[str]:
+def serving(bench: Bench, database: str, crm: str, module: str, settings: str) -> Iterator[str]:
     """One gunicorn process with four threads; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}"]
+    # The same server for both: one process, four threads, nothing of ours around the bare page.
+    command = [sys.executable, "-m", "gunicorn", "--config", os.devnull]
+    command += ["--bind", f"127.0.0.1:{port}"]
     command += ["--workers", "1", "--threads", "4", "--log-level", "error", module]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=bench.environment(database, crm),
+        env={**bench.environment(database, crm), "DJANGO_SETTINGS_MODULE": settings},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
