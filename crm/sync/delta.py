@@ -77,7 +77,7 @@ def _read_certified(
     """Stable once no deletion happened that the reading could have been shifted by."""
     fields = session.context.api_names(module.name)
     known: set[int] | None = None
-    session.count_once(part)
+    session.count_anew(part)
     for _ in range(deletions.MAX_READINGS):
         for batch in read_changed_by_pages(
             session.client, module, fields, since=since, clock=timezone.now

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F, Max
 from django.utils import timezone
 
-from crm.models import SweepCandidate, SyncRun, SyncRunModule
+from crm.models import ChangeEvent, SweepCandidate, SyncRun, SyncRunModule
 from crm.sync import runs
 from crm.sync.context import SyncContext
 from crm.sync.lease import Lease
@@ -87,6 +87,27 @@ class Session:
     def count_once(self, part: SyncRunModule) -> None:
         """Of this part, a record that is stored again within this run is not counted again."""
         self._met.setdefault(part.pk, set())
+
+    def count_anew(self, part: SyncRunModule) -> None:
+        """`count_once` for a reading that cannot go on in the middle: of what was counted before
+        this run was stopped, only what it changed stays counted."""
+        self.count_once(part)
+        if not part.seen:
+            return
+        uncounted = {"seen": part.unchanged + part.failed, "unchanged": part.unchanged,
+                     "failed": part.failed}  # fmt: skip
+        lower = {name: F(name) - number for name, number in uncounted.items()}
+        with transaction.atomic():
+            self.lease.renew()
+            SyncRunModule.objects.filter(pk=part.pk).update(**lower)
+            SyncRun.objects.filter(pk=self.run.pk).update(**lower)
+        for name, number in uncounted.items():
+            setattr(part, name, getattr(part, name) - number)
+        changed = ChangeEvent.objects.filter(run_id=self.run.pk, module=part.module).exclude(
+            kind=ChangeEvent.DELETED
+        )
+        rows = self.module_of(part).model.objects.filter(pk__in=changed.values("record_id"))
+        self._met[part.pk].update(rows.values_list("zoho_id", flat=True))
 
     def store_batch(self, part: SyncRunModule, store: Store, batch: Batch) -> Counts:
         """One page with its checkpoint, then a moment to stop or to let a due delta through."""

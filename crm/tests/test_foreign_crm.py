@@ -16,7 +16,7 @@ from crm.models import Deal, DeletionHold, Lead, MirrorState, SyncRun
 from crm.sync import dry_run, reading, runs
 from crm.sync.execute import execute
 from crm.sync.modules import BY_NAME
-from crm.tests.foreign_crm import ForeignCrm, foreign_crm
+from crm.tests.foreign_crm import ForeignCrm, foreign_crm, stamp
 from crm.tests.synced import zoho_settings
 
 
@@ -210,6 +210,54 @@ def test_a_deletion_of_the_minute_before_the_run_has_its_window_read_again(
     sync("delta", "Deals")
     assert len([c for c in crm.calls("GET Deals fields") if "ids=" not in c]) == 2
     assert live() == crm.ids()
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3])
+def test_a_delta_by_pages_that_was_stopped_counts_nothing_twice(
+    crm: ForeignCrm, pages: int
+) -> None:
+    insert(crm, 420)
+    sync("full", "Deals")
+    crm.flags = {"nocoql"}
+    for zoho_id in crm.ids()[:200]:
+        crm.edit(zoho_id, Deal_Name="changed")
+    for zoho_id in crm.ids()[200:]:
+        crm.edit(zoho_id)
+    run = stopped("delta", after_pages=pages)
+    execute(run.pk)
+    run.refresh_from_db()
+    assert (run.status, run.seen, run.updated, run.unchanged) == ("succeeded", 450, 200, 250)
+    assert run.parts.get().seen == 450
+
+
+def stopped(kind: str, *, after_pages: int) -> SyncRun:
+    """A run of the deals that a deploy stops after so many pages."""
+    run = runs.request_run(kind=kind, trigger="command", module_names=["Deals"], nudge=False)
+    pages = iter(range(after_pages))
+    execute(run.pk, should_stop=lambda: next(pages) == after_pages - 1)
+    run.refresh_from_db()
+    assert (run.status, run.pages) == ("queued", after_pages)
+    return run
+
+
+def test_a_window_opened_again_stays_open_until_it_was_read(crm: ForeignCrm) -> None:
+    insert(crm, 420)
+    sync("full", "Deals")
+    crm.flags, crm.ahead = {"nocoql"}, timedelta(minutes=1)
+    ids = crm.ids()
+    for zoho_id in ids[:230]:
+        crm.edit(zoho_id, Deal_Name="changed")
+    crm.ahead = timedelta(minutes=31)
+    crm.between = {"Deals": lambda: crm.delete(ids[5], told=False)}
+    assert sync("delta", "Deals").status == "succeeded"
+    assert Deal.objects.filter(zoho_id__in=ids[:230]).exclude(name="changed").count() == 1
+    crm.tell_deleted(ids[5])  # the list had lagged
+    crm.ahead = timedelta(minutes=46)
+    one = crm.insert(Deal_Name="new", Modified_Time=stamp(crm.now))
+    run = stopped("delta", after_pages=2)  # the page of this window, and one of the last
+    execute(run.pk)
+    assert live() == crm.ids() and one in live()
+    assert not Deal.objects.live().filter(zoho_id__in=ids[:230]).exclude(name="changed").exists()
 
 
 # -- what concerns one module ---------------------------------------------------------------------
