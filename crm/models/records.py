@@ -173,7 +173,10 @@ class Deal(MirroredRecord):
             models.Index(fields=["change_seq"], name="crm_deal_seq"),
             # the dashboard's lists: recent, top open, closing soon, past their closing date
             models.Index(fields=["crm_modified_at", "id"], name="crm_deal_modified"),
-            models.Index(fields=["stage_type", "amount_sgd_minor", "id"], name="crm_deal_value"),
+            # with the closing date: which of the largest ones are past it is seen in the index
+            models.Index(
+                fields=["stage_type", "amount_sgd_minor", "closing_date"], name="crm_deal_value"
+            ),
             models.Index(fields=["stage_type", "closing_date", "id"], name="crm_deal_closing"),
             models.Index(fields=["crm_created_at"], name="crm_deal_created"),
         ]
