@@ -8,6 +8,7 @@ value is cleared. A value that does not fit never loses the rest of the record.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +25,7 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
-_ABSENT = object()
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class Problem(NamedTuple):
@@ -79,7 +80,9 @@ class Mapper:
         self._fixed_currency = self.has_money and (
             not multi_currency or all(s.kind != profiles.CURRENCY for s in specs)
         )
-        self._plan: list[tuple[str, convert.Converter | None, str]] = []
+        self._apis: list[str] = []
+        self._converters: list[convert.Converter | None] = []
+        self._percents: list[int] = []
         self._money: list[tuple[int, str]] = []
         self.columns: list[str] = []
         self._tag_at: int | None = None
@@ -91,7 +94,10 @@ class Mapper:
             converter = _converter_for(spec, dict(picklists.get(spec.api) or {}) or None)
             if spec.kind == profiles.MONEY:
                 self._money.append((len(self.columns), spec.ours))
-            self._plan.append((spec.api, converter, spec.ours))
+            if spec.kind == profiles.PERCENT:
+                self._percents.append(len(self.columns))
+            self._apis.append(spec.api)
+            self._converters.append(converter)
             self.columns.append(spec.ours)
         self._currency_at = self._append_currency()
         # A tag says whether funding exists, unless the organisation has a field for that too.
@@ -99,6 +105,7 @@ class Mapper:
         if self._funded_from_tag:
             self.columns.append("aws_funded")
         self.index = {name: at for at, name in enumerate(self.columns)}
+        self._prefixes = [f'"{name}":' for name in self.columns]
         self.has_moments = any(spec.kind == profiles.MOMENT for spec in specs)
         self.refs = [
             (self.index[s.ours], s.ours, s.target)
@@ -121,26 +128,27 @@ class Mapper:
         if zoho_id is None:
             raise Unusable("no_id", "The record has no id that could be read.")
         problems: list[Problem] = []
-        values: list[Any] = []
         has_missing = False
         get = record.get
-        for api, converter, ours in self._plan:
-            value = get(api, _ABSENT)
+        values = [get(api, MISSING) for api in self._apis]
+        for at, value in enumerate(values):
             if value is None:
-                values.append(None)
-                if converter is convert.percent:
-                    problems.append(Problem(ours, "missing", "The stage's usual one is used."))
                 continue
-            if value is _ABSENT:
+            if value is MISSING:
                 has_missing = True
-                values.append(MISSING)
                 continue
+            converter = self._converters[at]
             if converter is not None:
                 value = converter(value)
                 if value.__class__ is Noted:
-                    problems.append(Problem(ours, value.code, value.message))
+                    problems.append(Problem(self.columns[at], value.code, value.message))
                     value = value.value
-            values.append(value)
+                values[at] = value
+        problems += [
+            Problem(self.columns[at], "missing", "The stage's usual one is used.")
+            for at in self._percents
+            if get(self._apis[at], MISSING) is None
+        ]
         mapped = Mapped(
             zoho_id,
             values,
@@ -156,6 +164,24 @@ class Mapper:
             tag = values[self._tag_at]  # type: ignore[index]
             values.append(tag if tag is MISSING else _is_funded(tag))
         return mapped
+
+    def told(self, values: Sequence[Any]) -> str:
+        """The values that are there as a JSON object, in column order: what the *created* event
+        keeps and what is hashed. ASCII; moments as ISO text, references by id."""
+        parts = []
+        for prefix, value in zip(self._prefixes, values, strict=True):
+            if value is None or value is MISSING:
+                continue
+            kind = value.__class__
+            if kind is str:
+                parts.append(prefix + _quoted(value))
+            elif kind is int:
+                parts.append(f"{prefix}{value}")
+            elif kind is bool:
+                parts.append(prefix + ("true" if value else "false"))
+            else:
+                parts.append(prefix + json.dumps(canonical(value)))
+        return "{" + ",".join(parts) + "}"
 
     def _settle_money(self, mapped: Mapped) -> None:
         values = mapped.values
@@ -248,15 +274,7 @@ def canonical(value: Any) -> Any:
     return None if value is MISSING else value
 
 
-def content_hash(values: Sequence[Any], *, is_plain: bool = False) -> str:
-    """Hash over canonical values in column order; `MISSING` counts as none.
-
-    `is_plain`: the caller knows that there are only texts, numbers, booleans and None. A hash is
-    a quick look, not the judge: where it differs, the values themselves are compared.
-    """
-    if not is_plain:
-        values = [v if v.__class__ in _PLAIN else canonical(v) for v in values]
-    return hashlib.blake2b(repr(values).encode("utf-8", "replace"), digest_size=16).hexdigest()
-
-
-_PLAIN = frozenset({str, int, bool, type(None)})
+def content_hash(told: str) -> str:
+    """Hash over what `Mapper.told` says. A quick look, not the judge: where it differs, the values
+    themselves are compared."""
+    return hashlib.blake2b(told.encode("ascii"), digest_size=16).hexdigest()

@@ -46,6 +46,7 @@ class Batch:
         self.module = store.module.name
         self.layout = store.layout
         self.is_plain = not store.mapper.has_moments
+        self.tell = store.mapper.told
         self.to_db = bulk_write.moment_writer()
         self.now = now
         self.now_db, self.read_db = self.to_db(now), self.to_db(read_at)
@@ -66,7 +67,11 @@ class Batch:
         modified_at = self.to_db(mapped.modified_at)
         if is_older(modified_at, self.read_db, known):
             self.counts.unchanged += 1
-        elif known.is_stub or known.is_deleted or self._hash(mapped.values) != known.content_hash:
+        elif (
+            known.is_stub
+            or known.is_deleted
+            or content_hash(self.tell(mapped.values)) != known.content_hash
+        ):
             self.differing.append((item, known))
         else:
             self._keep(item, known, modified_at)
@@ -79,9 +84,6 @@ class Batch:
         if self.payloads:
             _save_payloads(self.payloads)
         self._write_problems()
-
-    def _hash(self, values: list[Any]) -> str:
-        return content_hash(values, is_plain=self.is_plain)
 
     def _keep(self, item: Incoming, known: Existing, modified_at: Any) -> None:
         """Same values. A later Modified_Time means a change that nothing of ours shows."""
@@ -100,16 +102,17 @@ class Batch:
         birth = (self.now_db, *self.layout.birth)
         for pk, item in zip(pks, self.new, strict=True):
             values = self._filled(item.mapped, self.layout.defaults)
+            told = self.tell(values)
             rows.append(
                 (
                     pk,
                     *self._driver_values(values),
                     *self._derived(values),
-                    *self._bookkeeping(item.mapped, self._hash(values)),
+                    *self._bookkeeping(item.mapped, content_hash(told)),
                     *birth,
                 )
             )
-            self._tell_created(pk, item.mapped, values)
+            self._tell_created(pk, item.mapped, told)
             payloads.append((self.module, pk, item.body, self.read_db))
             if item.mapped.problems:
                 self.problems.append((pk, item))
@@ -141,7 +144,7 @@ class Batch:
                 (
                     *self._driver_values(values),
                     *self._derived(values),
-                    *self._bookkeeping(item.mapped, self._hash(values), known, stamps),
+                    *self._bookkeeping(item.mapped, content_hash(self.tell(values)), known, stamps),
                     *self.layout.revival,
                     known.pk,
                 )
@@ -154,7 +157,7 @@ class Batch:
     def _tell(self, mapped: Mapped, known: Existing, before: list[Any], values: list[Any]) -> bool:
         """Events for what differs; False if nothing does."""
         if known.is_stub:
-            self._tell_created(known.pk, mapped, values)
+            self._tell_created(known.pk, mapped, self.tell(values))
             self.counts.created += 1
             return True
         if known.is_deleted:
@@ -176,14 +179,9 @@ class Batch:
         self.counts.updated += differs
         return differs
 
-    def _tell_created(self, pk: int, mapped: Mapped, values: list[Any]) -> None:
-        names = self.layout.mapped
-        if self.is_plain:
-            told = {n: v for n, v in zip(names, values, strict=True) if v is not None}
-        else:
-            told = {n: canonical(v) for n, v in zip(names, values, strict=True) if v is not None}
+    def _tell_created(self, pk: int, mapped: Mapped, told: str) -> None:
         created_at = mapped.created_at or mapped.modified_at
-        self._event(pk, ChangeEvent.CREATED, "", None, _encode(told), created_at)
+        self._event(pk, ChangeEvent.CREATED, "", None, told, created_at)
 
     def _event(
         self,

@@ -34,7 +34,7 @@ Interval = tuple[int, int | None]  # (after, upto]; upto None: to the end
 RANGE_ROWS = 2000
 BODIES_WAITING = 2
 # Rows of one transaction: short enough that a person's edit does not wait for it.
-STORED_AT_ONCE = 500
+STORED_AT_ONCE = 1000
 _TRIES = 3
 # What says that a module cannot be read by queries; by pages it may be.
 NO_QUERIES = (QueryRefused, ScopeMissing, NotPermitted, FixFields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,14 @@ import pytest
 from crm.mapping import check, profiles
 from crm.mapping.apply import MISSING, Mapped, Mapper, Unusable, content_hash
 from crm.mapping.convert import Ref
-from crm.mapping.profiles import OCH, STANDARD, builtin_mapping, effective_mapping, pick_profile
+from crm.mapping.profiles import (
+    OCH,
+    STANDARD,
+    FieldSpec,
+    builtin_mapping,
+    effective_mapping,
+    pick_profile,
+)
 from crm.zoho.client import DUPLICATE_KEYS
 
 FULL_DEAL = {
@@ -391,6 +399,14 @@ def test_the_hash_tells_values_apart_and_repeats_itself() -> None:
         [None, "a"], ["a", None], ["", "a"], [1, "a"], ["1", "a"], [True, "a"], [0, "a"],
         [False, "a"], [datetime(2026, 1, 1, tzinfo=UTC), "a"], [Ref(1, "x", "y"), "b"],
     ]  # fmt: skip
-    hashes = [content_hash(row) for row in rows]
+    specs = [FieldSpec("name", "A", "text"), FieldSpec("external_id", "B", "text")]
+    tell = Mapper(specs, home_currency="SGD").told
+    hashes = [content_hash(tell(row)) for row in rows]
     assert len(set(hashes)) == len(rows)
-    assert hashes == [content_hash(list(row)) for row in rows]
+    assert hashes == [content_hash(tell(list(row))) for row in rows]
+
+
+def test_what_is_told_is_json_without_what_is_not_there() -> None:
+    specs = [FieldSpec(name, name, "text") for name in ("name", "pipeline", "external_id")]
+    told = Mapper(specs, home_currency="SGD").told(['Ü "quoted" \n \ud83d', None, MISSING])
+    assert json.loads(told) == {"name": 'Ü "quoted" \n \ud83d'}
