@@ -228,6 +228,7 @@ def run_queued_delta(session: Session) -> None:
     )
     if queued is None or not runs.open_run(queued, session.lease.fence):
         return
+    session.save_spent()
     nested = session.nested(queued)
     try:
         _read_parts(nested)
@@ -237,6 +238,8 @@ def run_queued_delta(session: Session) -> None:
     except StopRequested:
         _abort(queued)
         raise
+    finally:
+        session.leave_out_spent()
 
 
 def _save_spent(session: Session | None) -> None:

@@ -41,7 +41,7 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     mark = None
     s0 = session.s0_or_newest(module)
     if s0 is not None and not runs.failed_beyond_reason(part.seen, part.failed):
-        mark = watermark.move(module.name, s0, is_full=True)
+        mark = watermark.move(module.name, s0, is_full=True, covered_at=session.covered_at())
     failpoints.pass_by("full.after_watermark")
     session.mark(part, state=SyncRunModule.DONE, watermark_after=mark)
 

@@ -168,6 +168,14 @@ class Session:
             found = module.model.objects.aggregate(newest=Max("crm_modified_at"))["newest"]
         return found
 
+    def covered_at(self) -> datetime | None:
+        """What freshness counts from: S0, or our clock at the start where the CRM has none."""
+        return self.s0() or self.run.started_at
+
+    def leave_out_spent(self) -> None:
+        """What a nested run told of calls and bytes is not ours to tell again."""
+        self._spent()
+
     def save_spent(self) -> None:
         """API calls, retries and bytes since the last checkpoint."""
         SyncRun.objects.filter(pk=self.run.pk).update(heartbeat_at=timezone.now(), **self._spent())

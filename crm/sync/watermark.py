@@ -42,8 +42,15 @@ def unreadable() -> list[str]:
     return list(refused.values_list("module", flat=True))
 
 
-def move(module: str, s0: datetime, *, is_full: bool) -> datetime:
-    """Everything up to `s0` is stored: move the mark, return where it stands now."""
+def move(
+    module: str, s0: datetime, *, is_full: bool, covered_at: datetime | None = None
+) -> datetime:
+    """Everything up to `s0` is stored: move the mark, return where it stands now.
+
+    Freshness counts from `covered_at`, where that is another moment: a CRM that sends no Date
+    gives a mark as old as its newest record, however young the mirror is.
+    """
+    covered_at = covered_at or s0
     with transaction.atomic():
         MirrorState.objects.get_or_create(module=module)
         state = MirrorState.objects.select_for_update().get(module=module)
@@ -52,7 +59,7 @@ def move(module: str, s0: datetime, *, is_full: bool) -> datetime:
             held = None
         state.previous_watermark = held
         state.watermark = max(filter(None, [held, s0]))
-        state.complete_s0 = max(filter(None, [state.complete_s0 if held else None, s0]))
+        state.complete_s0 = max(filter(None, [state.complete_s0 if held else None, covered_at]))
         state.skipped_message = ""
         fields = ["watermark", "previous_watermark", "complete_s0", "skipped_message"]
         if is_full:

@@ -21,7 +21,7 @@ from crm.models import (
     SyncLease,
     SyncRun,
 )
-from crm.sync import lease, metadata, runs
+from crm.sync import lease, metadata, runs, watermark
 from crm.tests.synced import Crm
 from crm.zoho.errors import BreakerOpen
 
@@ -252,3 +252,13 @@ def test_a_failure_is_closed_once_its_record_could_be_stored(crm: Crm) -> None:
     )
     crm.sync("full")
     assert FailedRecord.objects.get().resolved_at is not None
+
+
+def test_a_crm_without_a_clock_is_mirrored_freshly_all_the_same(crm: Crm) -> None:
+    """Its mark is as old as its newest record; the mirror is as young as the run."""
+    state = MirrorState.objects.create(module="Deals")
+    long_ago = timezone.now() - timedelta(days=30)
+    started = timezone.now()
+    watermark.move("Deals", long_ago, is_full=True, covered_at=started)
+    state.refresh_from_db()
+    assert (state.watermark, state.complete_s0) == (long_ago, started)
