@@ -495,7 +495,8 @@ def _sqlite(url: str, base_dir: Path) -> dict[str, Any]:
         "timeout": 20,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;"
-        "PRAGMA journal_size_limit=27103364;PRAGMA cache_size=-16000;PRAGMA wal_autocheckpoint=4000;",
+        "PRAGMA journal_size_limit=27103364;PRAGMA cache_size=-16000;"
+        "PRAGMA wal_autocheckpoint=4000;",
     }
     return config
 
