@@ -337,4 +337,5 @@ def test_reading_writes_nothing(rep_client) -> None:
     rep_client.get("/api/accounts")
     with CaptureQueriesContext(connection) as captured:
         rep_client.get("/api/accounts?search=a")
-    assert all(query["sql"].startswith("SELECT") for query in captured)
+    others = [q["sql"] for q in captured if not q["sql"].lstrip("(").startswith("SELECT")]
+    assert not others
