@@ -180,7 +180,8 @@ class Mapper:
             elif kind is bool:
                 parts.append(prefix + ("true" if value else "false"))
             else:
-                parts.append(prefix + json.dumps(canonical(value)))
+                # An amount whose currency is not known yet is here as it came.
+                parts.append(prefix + json.dumps(canonical(value), default=repr))
         return "{" + ",".join(parts) + "}"
 
     def _settle_money(self, mapped: Mapped) -> None:
