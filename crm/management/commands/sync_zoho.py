@@ -180,6 +180,8 @@ class Progress:
 
     def page(self, run: SyncRun, part: SyncRunModule) -> None:
         now = time.monotonic()
+        if not part.seen:  # a range without records may answer first
+            return
         if now - self.told < (0.1 if self.is_terminal else 5.0):
             return
         self.told = now
