@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 from pytest_django.plugin import blocking_manager_key
 
@@ -21,6 +22,10 @@ from crm.tests.sandbox_process import Sandbox, running_sandbox
 from pipelinepulse import env
 from pipelinepulse.tests import browser as browser_tools
 from pipelinepulse.tests import servers, shipped_rows
+
+# The same examples each time, or new ones (`--hypothesis-profile=searching`); no example is timed.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("searching", deadline=None)
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REQUIRE_ALL = os.environ.get("PULSE_REQUIRE_ALL") == "1"

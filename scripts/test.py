@@ -26,6 +26,10 @@ from pipelinepulse.tests import servers  # noqa: E402
 ALWAYS = "not external and not soak and not bench"
 # Browsers and process trees bring their own databases or do not care which one it is.
 ON_POSTGRES = f"{ALWAYS} and not browser and not processes"
+# One order and one set of examples for everybody, so that a red run is the change's own doing.
+# TEST_SEED=random looks further: another order, other examples, each time.
+SEED = os.environ.get("TEST_SEED", "20261120")
+PROFILE = "searching" if SEED == "random" else "repeatable"
 REQUIRE_ALL = os.environ.get("PULSE_REQUIRE_ALL") == "1"
 
 
@@ -93,6 +97,8 @@ def suite(report: Report) -> None:
             report.leave_out("tests in a browser: no chromium on PATH")
         # Two at once: more than the cores of a small machine buys nothing.
         pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+        pytest += [] if SEED == "random" else [f"--randomly-seed={SEED}"]
+        pytest += [f"--hypothesis-profile={PROFILE}"]
         report.step("suite on SQLite", [*pytest, "-m", ALWAYS], **env)
         if "TEST_POSTGRES_URL" in env:
             report.step(
