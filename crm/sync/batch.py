@@ -65,7 +65,7 @@ class Batch:
             self.new.append(item)
             return
         modified_at = self.to_db(mapped.modified_at)
-        if is_older(modified_at, self.read_db, known):
+        if is_older(modified_at, self.read_db, known, self.now_db):
             self.counts.unchanged += 1
         elif (
             known.is_stub

@@ -47,8 +47,12 @@ class Incoming:
     body: str
 
 
-def is_older(modified_at: Any, read_at: Any, known: Existing) -> bool:
-    """Whether what we hold is newer: by the CRM's time, by our time of reading as tie-break."""
+def is_older(modified_at: Any, read_at: Any, known: Existing, now: Any) -> bool:
+    """Whether what we hold is newer: by the CRM's time, by our time of reading as tie-break.
+
+    A reading that lies ahead of `now` was stamped by a clock that has been set back since, and
+    says nothing: else a day in 2038 would keep a record as it was until then.
+    """
     if modified_at is None or known.modified_at is None or modified_at == known.modified_at:
-        return known.read_at is not None and read_at < known.read_at
+        return known.read_at is not None and read_at < known.read_at <= now
     return modified_at < known.modified_at
