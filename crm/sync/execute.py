@@ -171,7 +171,8 @@ def _refresh_metadata_if_due(session: Session) -> None:
     due = (
         session.run.kind == runs.FULL
         or read_at is None
-        or now - read_at > METADATA_AGE
+        # Read in the future, by a clock that has been set back since: nothing of it holds today.
+        or not timedelta(0) <= now - read_at <= METADATA_AGE
         or connection.fingerprint != metadata.credentials_fingerprint()
         or (now - read_at > UNKNOWN_USERS_AGE and CrmUser.objects.filter(status="unknown").exists())
     )
