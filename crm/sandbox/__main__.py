@@ -102,6 +102,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     clock = Clock()
+    app = None
     try:
         store = Store(options.db, clock)
         if not store.is_seeded():
@@ -117,6 +118,8 @@ def main(argv: list[str]) -> int:
         print(f"sandbox ready {base}", flush=True)
         server.serve()
     except Stop:
+        if app is not None:
+            app.limits.keep()
         return 0
     except (BadCsv, OSError, sqlite3.Error) as error:
         place = f" ({options.db})" if isinstance(error, sqlite3.Error) else ""

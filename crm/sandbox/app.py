@@ -1,163 +1,29 @@
 """Every request goes through here: faults, routes, sign-in, limits, then the call itself.
 
-Routes and their costs are the table below; what a call does lives in the module it names.
+The calls there are stand in `routes.py`; what a call does lives in the module it names there.
 """
 
 import json
-import re
 import sys
-import threading
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from crm.sandbox import convert, coql, field_setup, metadata, records, search, timeline, writes
 from crm.sandbox.bulk import BulkJobs
 from crm.sandbox.channels import Channels
 from crm.sandbox.clock import Clock
 from crm.sandbox.control import Control
-from crm.sandbox.errors import ApiError, invalid_url
+from crm.sandbox.errors import ApiError, invalid_url, no_permission
 from crm.sandbox.faults import Faults
+from crm.sandbox.holds import META_KEY, load_holds
 from crm.sandbox.life import Life
 from crm.sandbox.limits import Limits
 from crm.sandbox.oauth import OAuth
+from crm.sandbox.routes import SEARCHING, Handler, Route, routes_of
 from crm.sandbox.server import Request, Response
+from crm.sandbox.stats import Stats
 from crm.sandbox.store import Store
-
-Handler = Callable[..., Response]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One call: method, path pattern, what runs, scopes it needs, when it counts as heavy."""
-
-    method: str
-    pattern: re.Pattern[str]
-    handler: Handler
-    scopes: tuple[str, ...]
-    heavy: Callable[[Request], bool]
-
-
-def _never(_request: Request) -> bool:
-    return False
-
-
-def _always(_request: Request) -> bool:
-    return True
-
-
-def _sorted_list(request: Request) -> bool:
-    return "sort_by" in request.query or "cvid" in request.query
-
-
-def _many_records(request: Request) -> bool:
-    try:
-        data = request.json.get("data")
-    except (ValueError, AttributeError):
-        return False
-    return isinstance(data, list) and len(data) > 10
-
-
-def _routes(bulk: BulkJobs, channels: Channels) -> list[Route]:
-    module = r"(?P<module_name>(?!(?:org|users|settings|coql|actions)\b)[A-Za-z]\w*)"
-    record = r"(?P<record_id>\d{1,19})"
-    field_id = r"(?P<field_id>\d+)"
-    reading = ("ZohoCRM.modules.{module}.READ",)
-    fields, layouts = ("ZohoCRM.settings.fields.{verb}",), ("ZohoCRM.settings.layouts.READ",)
-    watching = ("ZohoCRM.notifications.{verb}",)
-    table: list[tuple[str, str, Handler, tuple[str, ...], Callable[[Request], bool]]] = [
-        ("POST", r"coql", coql.run_coql, ("ZohoCRM.coql.READ", "ZohoCRM.modules.READ"), _always),
-        ("GET", r"org", metadata.get_org, ("ZohoCRM.org.READ",), _never),
-        ("GET", r"org/currencies", metadata.get_currencies,
-         ("ZohoCRM.settings.currencies.READ",), _never),
-        ("GET", r"users", metadata.get_users, ("ZohoCRM.users.READ",), _never),
-        ("GET", r"users/(?P<user_id>\d{1,19})", metadata.get_user, ("ZohoCRM.users.READ",), _never),
-        ("GET", r"settings/modules", metadata.get_modules, ("ZohoCRM.settings.modules.READ",),
-         _never),
-        ("GET", r"settings/fields", metadata.get_fields, fields, _never),
-        ("POST", r"settings/fields", field_setup.create_fields, fields, _never),
-        ("GET", rf"settings/fields/{field_id}", metadata.get_field, fields, _never),
-        ("PATCH", rf"settings/fields/{field_id}", field_setup.update_field, fields, _never),
-        ("DELETE", rf"settings/fields/{field_id}", field_setup.delete_field, fields, _never),
-        ("GET", rf"settings/fields/{field_id}/pick_list_values", metadata.get_pick_list_values,
-         fields, _never),
-        ("GET", r"settings/layouts", metadata.get_layouts, layouts, _never),
-        ("GET", r"settings/pipeline", metadata.get_pipelines,
-         ("ZohoCRM.settings.pipeline.READ",), _never),
-        ("GET", r"actions/watch", channels.show, watching, _never),
-        ("POST", r"actions/watch", channels.register, watching, _never),
-        ("PUT", r"actions/watch", channels.replace, watching, _never),
-        ("PATCH", r"actions/watch", channels.change, watching, _never),
-        ("DELETE", r"actions/watch", channels.remove, watching, _never),
-        ("POST", rf"Leads/{record}/actions/convert", convert.convert_lead,
-         ("ZohoCRM.modules.leads.CREATE",), _always),
-        ("GET", rf"Leads/{record}/__conversion_options", convert.conversion_options,
-         ("ZohoCRM.modules.leads.READ",), _never),
-        ("GET", rf"Deals/{record}/Stage_History", timeline.get_stage_history,
-         ("ZohoCRM.modules.deals.READ",), _never),
-        ("GET", rf"{module}/{record}/__timeline", timeline.get_timeline, reading, _never),
-        ("GET", rf"{module}/deleted", records.list_deleted, reading, _never),
-        ("GET", rf"{module}/actions/count", search.count_records, reading, _never),
-        ("GET", rf"{module}/search", search.search_records,
-         (*reading, "ZohoSearch.securesearch.READ"), _always),
-        ("POST", rf"{module}/upsert", writes.upsert_records,
-         ("ZohoCRM.modules.{module}.CREATE",), _many_records),
-        ("GET", module, records.list_records, reading, _sorted_list),
-        ("POST", module, writes.insert_records, ("ZohoCRM.modules.{module}.CREATE",),
-         _many_records),
-        ("PUT", module, writes.update_records, ("ZohoCRM.modules.{module}.UPDATE",), _many_records),
-        ("DELETE", module, writes.delete_records, ("ZohoCRM.modules.{module}.DELETE",), _never),
-        ("GET", rf"{module}/{record}", records.get_record, reading, _never),
-        ("PUT", rf"{module}/{record}", writes.update_records,
-         ("ZohoCRM.modules.{module}.UPDATE",), _never),
-        ("DELETE", rf"{module}/{record}", writes.delete_records,
-         ("ZohoCRM.modules.{module}.DELETE",), _never),
-    ]  # fmt: skip
-    routes = [
-        Route(method, re.compile(rf"/crm/v[68]/{path}"), handler, scopes, heavy)
-        for method, path, handler, scopes, heavy in table
-    ]
-    job = r"/crm/bulk/v[68]/read/(?P<job_id>\d{1,19})"
-    bulk_scopes = ("ZohoCRM.bulk.READ", "ZohoCRM.modules.READ")
-    for method, pattern, handler in (
-        ("POST", r"/crm/bulk/v[68]/read", bulk.create),
-        ("GET", job, bulk.status),
-        ("GET", rf"{job}/result", bulk.result),
-    ):
-        routes.append(Route(method, re.compile(pattern), handler, bulk_scopes, _never))
-    return routes
-
-
-class Stats:
-    """What was asked of us and what of it broke a rule. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.reset()
-
-    def reset(self) -> None:
-        with self._lock:
-            self.requests = 0
-            self.by_path: Counter[str] = Counter()
-            self.by_status: Counter[int] = Counter()
-            self.rule_breaks: Counter[str] = Counter()
-
-    def saw(self, request: Request, status: int) -> None:
-        path = re.sub(r"/\d{6,}", "/{id}", request.path)
-        with self._lock:
-            self.requests += 1
-            self.by_path[f"{request.method} {path}"] += 1
-            self.by_status[status] += 1
-
-    def broke(self, request: Request, error: ApiError) -> None:
-        about = error.details.get("param_name") or error.details.get("api_name") or error.message
-        path = re.sub(r"/\d{6,}", "/{id}", request.path)
-        with self._lock:
-            self.rule_breaks[f"{request.method} {path}: {error.code} ({about})"] += 1
 
 
 class App:
@@ -175,17 +41,20 @@ class App:
         with_control: bool = False,
     ) -> None:
         self.store = store
+        with store.reader() as sql:
+            load_holds(store, store.read_meta(sql, META_KEY))
         self.clock = clock
         self.oauth = oauth
         self.limits = limits
         self.life = life
         self.latency_ms = latency_ms
+        self.forbidden: frozenset[str] = frozenset()
         self.stats = Stats()
         self.faults = Faults()
         self.control = Control(self) if with_control else None
         self.bulk = BulkJobs(store)
         self.channels = Channels(store)
-        self.routes = _routes(self.bulk, self.channels)
+        self.routes = routes_of(self.bulk, self.channels)
         self._accounts: dict[tuple[str, str], Handler] = {
             ("POST", "/oauth/v2/token"): oauth.token,
             ("GET", "/oauth/v2/auth"): oauth.authorize,
@@ -196,6 +65,7 @@ class App:
     def begin(self, base: str) -> None:
         """We listen at `base`: tokens, channels and notices name it; life and calls start."""
         self.oauth.base = self.channels.base = base
+        self.limits.start(self.store.path.with_name(self.store.path.name + ".credits"))
         self.channels.start()
         self.life.start()
 
@@ -248,10 +118,22 @@ class App:
         call, route = self._route(request)
         self.oauth.check(request.headers.get("authorization"))
         self.oauth.check_scopes(self._scopes(request, route, call))
-        with self.limits.admit(route.heavy(request)):
-            self._sleep()
-            response = call()
+        self._check_permission(call)
+        for name in sorted(set(request.query) - route.params):
+            self.stats.ignored(request, f"query parameter {name}")
+        try:
+            with self.limits.admit(route.heavy(request)):
+                self._sleep()
+                response = call()
+        except ApiError as error:
+            if error.status != 429:  # whether refused calls cost is unknown: the harder reading
+                self.limits.spend(1)
+            elif "actions/watch" in request.path:
+                error.code = "RATE_LIMIT_EXCEEDED"
+            raise
         self.limits.spend(response.credits)
+        for what in response.ignored:
+            self.stats.ignored(request, what)
         remaining = self.limits.remaining_header()
         if remaining is not None:
             response.headers["X-API-CREDITS-REMAINING"] = remaining
@@ -279,9 +161,17 @@ class App:
     def _scopes(self, request: Request, route: Route, call: partial[Response]) -> tuple[str, ...]:
         module = str(call.keywords.get("module_name", "")).lower()
         verb = {"POST": "CREATE", "PATCH": "UPDATE", "DELETE": "DELETE"}.get(request.method, "READ")
+        searching = module and {"criteria", "email", "phone", "word"} & set(request.query)
         return tuple(
-            scope.replace("{module}", module).replace("{verb}", verb) for scope in route.scopes
+            scope.replace("{module}", module).replace("{verb}", verb)
+            for scope in (*route.scopes, *((SEARCHING,) if searching else ()))
         )
+
+    def _check_permission(self, call: partial[Response]) -> None:
+        """403 where the token's user may not see the module; control says which."""
+        module = str(call.keywords.get("module_name", ""))
+        if module in self.forbidden:
+            raise no_permission(f"Crm_Implied_View_{module}")
 
     def snapshot(self) -> dict[str, Any]:
         """The statistics as control shows them."""
@@ -291,6 +181,7 @@ class App:
             "by_path": dict(stats.by_path),
             "by_status": {str(k): v for k, v in stats.by_status.items()},
             "rule_breaks": dict(stats.rule_breaks),
+            "rule_breaks_ever": dict(stats.breaks_ever),
             "throttled": stats.by_status[429],
             "tokens_minted": self.oauth.minted,
             "mints_refused": self.oauth.mints_refused,

@@ -5,15 +5,10 @@ from typing import Any
 from crm.sandbox.errors import ApiError, invalid_data
 from crm.sandbox.fragments import from_fragment, to_fragment
 from crm.sandbox.params import body_list, json_object
+from crm.sandbox.record_checks import checked_columns, require_mandatory
+from crm.sandbox.rows import acting_user, insert_row, update_row
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store, Transaction
-from crm.sandbox.writes import (
-    acting_user,
-    checked_columns,
-    insert_row,
-    require_mandatory,
-    update_row,
-)
 
 COST = 5
 ACCOUNT_FROM_LEAD = {
@@ -44,7 +39,7 @@ def convert_lead(store: Store, request: Request, record_id: str) -> Response:
         raise invalid_data(api_name="data", expected_data_type="jsonobject")
     try:
         with store.write() as tx:
-            details = _convert(tx, int(record_id), wishes)
+            details = convert_in(tx, int(record_id), wishes)
     except ApiError as error:
         if error.counts:
             raise
@@ -58,7 +53,8 @@ def convert_lead(store: Store, request: Request, record_id: str) -> Response:
     return Response.of({"data": [result]}, credits=COST)
 
 
-def _convert(tx: Transaction, lead_id: int, wishes: dict[str, Any]) -> dict[str, Any]:
+def convert_in(tx: Transaction, lead_id: int, wishes: dict[str, Any]) -> dict[str, Any]:
+    """Convert within a transaction; names and ids of what came out. Raises ApiError."""
     lead = tx.row("Leads", lead_id)
     if lead is None:
         raise ApiError(

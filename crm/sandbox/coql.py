@@ -27,6 +27,7 @@ from crm.sandbox.fragments import (
     table_of,
     to_fragment,
 )
+from crm.sandbox.holds import approved_rule
 from crm.sandbox.params import json_object
 from crm.sandbox.records import along, converted_rule, window_hint
 from crm.sandbox.schema import NUMBER_TYPES, Field, Module
@@ -202,7 +203,7 @@ def _run_rows(store: Store, translator: Translator) -> tuple[bytes, int, bool]:
     if all(s.key != "id" for s in query.select):
         columns.append(Column("id", id_sql("d")))
     where, params = translator.where_sql(query.where)
-    where += _converted_rule(query)
+    where += _converted_rule(query) + approved_rule(store, query.module, "true")
     order = translator.order_sql()
     record = RecordSql(
         query.module, object_expression(columns), " ".join(translator.joins.values())
@@ -260,7 +261,7 @@ def _run_aggregate(store: Store, translator: Translator) -> tuple[list[bytes], b
         else:
             columns.append(Column(item.key, _aggregate_sql(translator, item)))
     where, params = translator.where_sql(query.where)
-    where += _converted_rule(query)
+    where += _converted_rule(query) + approved_rule(store, query.module, "true")
     if not query.group and all(s.path == "id" and s.aggregate in ENDS for s in query.select):
         return _ends_of_ids(store, translator, where, params), False
     groups = ",".join(translator.json_sql(path) for path in query.group)

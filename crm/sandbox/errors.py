@@ -54,5 +54,15 @@ def invalid_url() -> ApiError:
     )
 
 
+def no_permission(permission: str) -> ApiError:
+    return ApiError(
+        403,
+        "NO_PERMISSION",
+        "permission denied",
+        {"permissions": [permission]},
+        counts=False,
+    )
+
+
 def too_many_requests(message: str) -> ApiError:
     return ApiError(429, "TOO_MANY_REQUESTS", message, counts=False)

@@ -1,8 +1,9 @@
 """Bad days on request: rules that spoil chosen requests or their answers.
 
-A rule (JSON, by control `faults`) chooses by `path` (prefix), `method`, `body_contains`; it acts
-on matches number `nth` (default 1) and the `times` (default 1; 0 = for ever) that follow, each
-with `probability` (default 1, drawn from `seed`). What it does is `do`:
+A rule (JSON, by control `faults`) chooses by `path` (prefix), `method`, `param` (a query parameter
+that is there) and `body_contains`; it acts on matches number `nth` (default 1) and the `times`
+(default 1; 0 = for ever) that follow, each with `probability` (default 1, drawn from `seed`).
+`bad_days.py` draws rules for a whole day. What a rule does is `do`:
 
   status       answer `status` with `body` (text or JSON), `headers`; the call is not carried out
   html_200     an HTML page with 200, not carried out
@@ -16,8 +17,16 @@ with `probability` (default 1, drawn from `seed`). What it does is `do`:
   drip         body in pieces of `bytes` each `ms`
   content_type the right body under the wrong `value`
   huge         a body padded with spaces to `bytes`
-  rewrite      one record of the answer (`index`) replaced `with` any JSON, or robbed of `drop` keys
+  deep         a JSON body of arrays within arrays, `levels` deep
+  rewrite      one record of the answer (`index`) replaced `with` any JSON, robbed of `drop` keys,
+               or given the key `twice` a second time, with another value
+  double       the first record of the answer once more at its end
+  many         the records of the answer again and again, up to `to`
+  empty_page   no records at all, but `more_records` true
   more_for_ever `more_records` always true, with the same page token
+  top          top-level keys of a JSON answer: `set` some, `drop` some (say a token's expires_in)
+
+Those from `rewrite` on leave an answer alone that has no such list: 204, errors, files.
 """
 
 import contextlib
@@ -49,10 +58,17 @@ KINDS = {
     "drip",
     "content_type",
     "huge",
+    "deep",
     "rewrite",
+    "double",
+    "many",
+    "empty_page",
     "more_for_ever",
+    "top",
 }
-CHOICE_KEYS = {"path", "method", "body_contains", "nth", "times", "probability", "seed", "do"}
+CHOICE_KEYS = {
+    "path", "method", "param", "body_contains", "nth", "times", "probability", "seed", "do",
+}  # fmt: skip
 KIND_KEYS = {
     "status": {"status", "body", "headers", "content_type"},
     "redirect": {"location"},
@@ -63,7 +79,10 @@ KIND_KEYS = {
     "drip": {"bytes", "ms"},
     "content_type": {"value"},
     "huge": {"bytes"},
-    "rewrite": {"index", "with", "drop"},
+    "deep": {"levels"},
+    "rewrite": {"index", "with", "drop", "twice"},
+    "many": {"to"},
+    "top": {"set", "drop"},
 }
 HTML = (
     b"<!DOCTYPE html><html><head><title>Zoho</title></head><body>Service unavailable</body></html>"
@@ -82,6 +101,7 @@ class Rule:
     options: dict[str, Any]
     path: str = ""
     method: str = ""
+    param: str = ""
     body_contains: str = ""
     nth: int = 1
     times: int = 1
@@ -110,6 +130,7 @@ class Rule:
             {k: content[k] for k in KIND_KEYS.get(kind, set()) if k in content},
             str(content.get("path", "")),
             str(content.get("method", "")).upper(),
+            str(content.get("param", "")),
             str(content.get("body_contains", "")),
             content.get("nth", 1),
             content.get("times", 1),
@@ -120,6 +141,8 @@ class Rule:
     def acts_on(self, request: Request) -> bool:
         """Whether this request is one to spoil; counts the match."""
         if not request.path.startswith(self.path) or self.method not in ("", request.method):
+            return False
+        if self.param and self.param not in request.query:
             return False
         if self.body_contains and self.body_contains.encode() not in request.body:
             return False
@@ -282,24 +305,80 @@ def _huge(options: dict[str, Any], response: Response) -> Response:
     return response
 
 
-def _rewrite(options: dict[str, Any], response: Response) -> Response:
-    content = json.loads(response.body)
-    records, index = content["data"], options.get("index", 0)
+def _deep(options: dict[str, Any], response: Response) -> Response:
+    levels = options.get("levels", 100_000)
+    response.body = b'{"data":' + b"[" * levels + b"]" * levels + b"}"
+    return response
+
+
+Spoiler = Callable[[dict[str, Any], dict[str, Any], list[Any]], None]
+
+
+def _content(spoil: Spoiler, *, key: str = "data") -> Callable[..., Response]:
+    """A spoiler of JSON answers with that list; other answers stay as they are."""
+
+    def late(options: dict[str, Any], response: Response) -> Response:
+        if response.deliver is not None or response.stream is not None:
+            return response
+        with contextlib.suppress(ValueError):
+            content = json.loads(response.body)
+            if isinstance(content, dict) and isinstance(content.get(key, []), list):
+                spoil(options, content, content.get(key, []))
+                response.body = json.dumps(content, ensure_ascii=False).encode()
+        return response
+
+    return late
+
+
+def _rewrite(options: dict[str, Any], _content: dict[str, Any], records: list[Any]) -> None:
+    index = options.get("index", 0)
+    if index >= len(records):
+        return
     if "with" in options:
         records[index] = options["with"]
-    for key in options.get("drop", ()):
-        records[index].pop(key, None)
-    response.body = json.dumps(content, ensure_ascii=False).encode()
+    elif isinstance(records[index], dict):
+        for name in options.get("drop", ()):
+            records[index].pop(name, None)
+
+
+def _rewrite_or_twice(options: dict[str, Any], response: Response) -> Response:
+    if "twice" not in options:
+        return _content(_rewrite)(options, response)
+    key = json.dumps(str(options["twice"])).encode() + b":"
+    at = response.body.find(key)
+    if at >= 0:
+        response.body = response.body[:at] + key + b'"another",' + response.body[at:]
     return response
 
 
-def _more_for_ever(_options: dict[str, Any], response: Response) -> Response:
-    content = json.loads(response.body)
-    content["info"]["more_records"] = True
-    if "next_page_token" in content["info"]:
-        content["info"]["next_page_token"] = "again"  # noqa: S105 (not a secret)
-    response.body = json.dumps(content, ensure_ascii=False).encode()
-    return response
+def _double(_options: dict[str, Any], _content: dict[str, Any], records: list[Any]) -> None:
+    records += records[:1]
+
+
+def _many(options: dict[str, Any], _content: dict[str, Any], records: list[Any]) -> None:
+    if records:
+        most = options.get("to", 10_000)
+        records *= -(-most // len(records))
+        del records[most:]
+
+
+def _empty_page(_options: dict[str, Any], content: dict[str, Any], records: list[Any]) -> None:
+    if isinstance(content.get("info"), dict):
+        records.clear()
+        content["info"] |= {"count": 0, "more_records": True}
+
+
+def _more_for_ever(_options: dict[str, Any], content: dict[str, Any], _records: list[Any]) -> None:
+    if isinstance(content.get("info"), dict):
+        content["info"]["more_records"] = True
+        if "next_page_token" in content["info"]:
+            content["info"]["next_page_token"] = "again"  # noqa: S105 (not a secret)
+
+
+def _top(options: dict[str, Any], content: dict[str, Any], _records: list[Any]) -> None:
+    content |= options.get("set", {})
+    for name in options.get("drop", ()):
+        content.pop(name, None)
 
 
 _LATE: dict[str, Callable[[dict[str, Any], Response], Response]] = {
@@ -308,6 +387,11 @@ _LATE: dict[str, Callable[[dict[str, Any], Response], Response]] = {
     "drip": _drip,
     "content_type": _content_type,
     "huge": _huge,
-    "rewrite": _rewrite,
-    "more_for_ever": _more_for_ever,
+    "deep": _deep,
+    "rewrite": _rewrite_or_twice,
+    "double": _content(_double),
+    "many": _content(_many),
+    "empty_page": _content(_empty_page),
+    "more_for_ever": _content(_more_for_ever),
+    "top": _content(_top),
 }

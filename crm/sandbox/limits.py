@@ -1,9 +1,16 @@
-"""How much a client may ask: credits over a rolling day, calls at once, heavy calls at once."""
+"""How much a client may ask: credits over a rolling day, calls at once, heavy calls at once.
 
+The credits spent are written beside the database once a second, so that a restart does not make
+the org rich again; a kill forgets that second.
+"""
+
+import contextlib
+import json
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from crm.sandbox.clock import Clock
 from crm.sandbox.errors import too_many_requests
@@ -12,6 +19,7 @@ CONCURRENCY = {"free": 5, "standard": 10, "professional": 15, "enterprise": 20, 
 SUB_CONCURRENCY = 10
 DAY_S = 86_400
 SLOT_S = 60
+KEEP_EVERY_S = 1.0
 
 
 def credits_of(edition: str, users: int) -> int:
@@ -41,6 +49,32 @@ class Limits:
         self._lock = threading.Lock()
         self._slots: deque[list[int]] = deque()
         self._spent = 0
+        self._kept: Path | None = None
+        self._written = 0
+
+    def start(self, kept: Path) -> None:
+        """Take up what was spent before, and keep what is spent from now on in that file."""
+        with contextlib.suppress(FileNotFoundError):
+            self._slots = deque(json.loads(kept.read_text()))
+            self._spent = sum(credits for _, credits in self._slots)
+        self._kept, self._written = kept, self._spent
+        threading.Thread(target=self._keep_writing, daemon=True, name="credits").start()
+
+    def keep(self) -> None:
+        """Write what was spent, if it is more than was written."""
+        with self._lock:
+            if self._kept is None or self._spent == self._written:
+                return
+            text, self._written = json.dumps(list(self._slots)), self._spent
+        partial = self._kept.with_name(self._kept.name + ".part")
+        partial.write_text(text)
+        partial.replace(self._kept)
+
+    def _keep_writing(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(KEEP_EVERY_S):
+            with contextlib.suppress(OSError):  # the folder is gone: a test has ended
+                self.keep()
 
     @contextmanager
     def admit(self, heavy: bool) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """Zoho Accounts: access tokens from a refresh token or a grant code. Errors come with 200.
 
+A grant code gives a refresh token only with `access_type=offline`: the first time, and later only
+with `prompt=consent`.
+
 Issued tokens are kept in the database, so they outlive a restart. A token dies at its expiry,
 when it is the oldest of more than ten, when control says so, or with its refresh token.
 """
@@ -40,11 +43,13 @@ class OAuth:
         self.refresh_token = refresh_token
         self.token_ttl_s = 3600
         self.mint_limit = 10
+        self.refusal_status = 200
         self.minted = 0
         self.mints_refused = 0
         self.scopes = frozenset(SCOPE.split())
         self.base = ""
-        self._codes: dict[str, tuple[float, str]] = {}
+        self._codes: dict[str, tuple[float, str, bool]] = {}
+        self._consented = False
         self._lock = threading.Lock()
         with store.reader() as sql:
             rows = sql.execute(
@@ -80,7 +85,10 @@ class OAuth:
                 400, b"<html><body>Invalid client or redirect</body></html>", "text/html"
             )
         code = f"1000.{secrets.token_hex(16)}.{secrets.token_hex(16)}"
-        self._codes[code] = (self.store.clock.time() + CODE_LIFE_S, target)
+        offline = request.query.get("access_type") == "offline"
+        again = request.query.get("prompt") == "consent"
+        gives_refresh_token = offline and (again or not self._consented)
+        self._codes[code] = (self.store.clock.time() + CODE_LIFE_S, target, gives_refresh_token)
         answer = {"code": code, "location": "us", "accounts-server": self.base}
         if "state" in request.query:
             answer = {"state": request.query["state"], **answer}
@@ -132,7 +140,7 @@ class OAuth:
         self.expire_tokens()
         with self.store.write() as tx:
             self.store.write_meta(tx.sql, "revoked_refresh_token", self.refresh_token)
-        self._revoked = self.refresh_token
+        self._revoked, self._consented = self.refresh_token, False
 
     def restore_refresh_token(self) -> None:
         """Consent was given anew."""
@@ -143,11 +151,15 @@ class OAuth:
     # -- minting ----------------------------------------------------------------------------
 
     def _exchange(self, form: dict[str, str]) -> Response:
-        expires, target = self._codes.pop(form.get("code", ""), (0.0, ""))
+        nothing = (0.0, "", False)
+        expires, target, gives_refresh_token = self._codes.pop(form.get("code", ""), nothing)
         if expires <= self.store.clock.time():
             return Response.of({"error": "invalid_code"})
         if form.get("redirect_uri") != target:
             return Response.of({"error": "invalid_redirect_uri"})
+        if not gives_refresh_token:
+            return self._mint({})
+        self._consented = True
         self.restore_refresh_token()
         return self._mint({"refresh_token": self.refresh_token})
 
@@ -159,7 +171,7 @@ class OAuth:
             ).fetchone()[0]
             if recent >= self.mint_limit:
                 self.mints_refused += 1
-                return Response.of(THROTTLED)
+                return Response.of(THROTTLED, self.refusal_status)
             token = f"1000.{secrets.token_hex(16)}.{secrets.token_hex(16)}"
             expires = now + self.token_ttl_s
             tx.sql.execute("insert into access_token values (?,?,?)", (token, now, expires))

@@ -37,6 +37,8 @@ class ListCall:
     ids: tuple[int, ...]
     converted: str
     since: str | None
+    approved: str
+    view: str | None
     offset: int
     after: tuple[str, int] | None
 
@@ -51,6 +53,8 @@ class ListCall:
             self.ids,
             self.converted,
             self.since,
+            self.approved,
+            self.view,
         )
         return hashlib.sha256(repr(parts).encode()).digest()[:8]
 
@@ -71,9 +75,22 @@ def make_token(store: Store, call: ListCall, page: Page, version: int, expires: 
             ).fetchone()
             instant = parse_instant(json.loads(found[0])) if found and found[0] else None
             moment = int(instant) if instant is not None else -1
-    packed = _TOKEN.pack(
-        expires, version, call.offset + page.count, last_id, moment, call.binding()
-    )
+    return _signed(
+        store, _TOKEN.pack(expires, version, call.offset + page.count, last_id, moment,
+                           call.binding()),
+    )  # fmt: skip
+
+
+def previous_token(store: Store, call: ListCall) -> str | None:
+    """The token of the page before this one; none before the first."""
+    if call.offset < call.per_page:
+        return None
+    expires = int(store.clock.time()) + TOKEN_LIFE_S
+    offset = call.offset - call.per_page
+    return _signed(store, _TOKEN.pack(expires, 0, offset, 0, -1, call.binding()))
+
+
+def _signed(store: Store, packed: bytes) -> str:
     signature = hmac.digest(signing_key(store), packed, "sha256")[:_SIGNATURE]
     return base64.urlsafe_b64encode(packed + signature).decode().rstrip("=")
 

@@ -11,6 +11,7 @@ from crm.sandbox.store import Store
 
 MAX_PER_PAGE = 200
 MAX_IDS = 100
+MAX_IDS_TEXT = 1024
 
 
 def one_of(query: dict[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
@@ -45,6 +46,8 @@ def ids_of(query: dict[str, str]) -> tuple[int, ...]:
             "the number of ids exceeds the limit",
             {"limit": MAX_IDS, "param_name": "ids"},
         )
+    if len(query["ids"]) > MAX_IDS_TEXT:
+        raise invalid_data(param_name="ids", maximum_length=MAX_IDS_TEXT)
     return tuple(int(t) for t in texts)
 
 

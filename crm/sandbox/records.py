@@ -22,11 +22,20 @@ from crm.sandbox.fragments import (
     table_of,
     user_sql,
 )
-from crm.sandbox.page_tokens import TOKEN_LIFE_S, ListCall, continued, make_token
+from crm.sandbox.holds import approved_rule, shown_state
+from crm.sandbox.page_tokens import (
+    TOKEN_LIFE_S,
+    ListCall,
+    continued,
+    make_token,
+    previous_token,
+)
 from crm.sandbox.params import ids_of, modified_since, module_named, one_of, paging
 from crm.sandbox.schema import Field, Module
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Page, Store
+from crm.sandbox.views import COST as VIEW_COST
+from crm.sandbox.views import view_condition
 
 MAX_FIELDS = 50
 MAX_FIELDS_TEXT = 1024
@@ -86,12 +95,13 @@ def list_records(store: Store, request: Request, module_name: str) -> Response:
     module = module_named(store, module_name)
     call, page_number = _checked(store, module, request)
     version = store.versions[module.api_name]
+    cost = VIEW_COST if call.view else 1
     with store.reader() as sql:
         page = _list_page(store, sql, call)
     if page.count == 0:
-        return Response(304 if call.since else 204)
-    info = _info(store, call, page_number, page, version)
-    return Response(200, b'{"data":[' + page.body + b'],"info":' + json.dumps(info).encode() + b"}")
+        return Response(304 if call.since else 204, credits=cost)
+    info = json.dumps(_info(store, call, page_number, page, version)).encode()
+    return Response(200, b'{"data":[' + page.body + b'],"info":' + info + b"}", credits=cost)
 
 
 def _checked(store: Store, module: Module, request: Request) -> tuple[ListCall, int]:
@@ -115,9 +125,13 @@ def _checked(store: Store, module: Module, request: Request) -> tuple[ListCall, 
         ids_of(query),
         one_of(query, "converted", "false", ("true", "false", "both")),
         modified_since(request),
+        query.get("approved", "true"),
+        query.get("cvid"),
         (page_number - 1) * per_page,
         None,
     )
+    approved_rule(store, module.api_name, call.approved)
+    view_condition(store, module, query)
     if "page_token" in query:
         return continued(store, call, query["page_token"]), 1
     if page_number * per_page > FIRST_RECORDS:
@@ -166,6 +180,10 @@ def _sorting(query: dict[str, str]) -> tuple[str, bool]:
 
 def _list_page(store: Store, sql: sqlite3.Connection, call: ListCall) -> Page:
     where, params, hint = list_filter(sql, call.module, call.ids, call.converted, call.since)
+    where += approved_rule(store, call.module, call.approved)
+    if call.view is not None:
+        view, user = view_condition(store, store.modules[call.module], {"cvid": call.view})
+        where, params = where + view, params + user
     offset = call.offset
     sort = "d.id" if call.sort_by == "id" else f"d.{quoted(call.sort_by)}"
     way = "desc" if call.descending else "asc"
@@ -252,7 +270,7 @@ def _info(
         "count": page.count,
         "sort_by": call.sort_by,
         "page": page_number,
-        "previous_page_token": None,
+        "previous_page_token": previous_token(store, call),
         "page_token_expiry": expiry,
         "sort_order": "desc" if call.descending else "asc",
         "email": False,
@@ -281,6 +299,9 @@ def get_record(store: Store, request: Request, module_name: str, record_id: str)
         )
     if page.count == 0:
         return Response(204)
+    held = shown_state(store, module.api_name, int(record_id))
+    if held and names is None:
+        return Response.of({"data": [{**json.loads(page.body), **held}]})
     return Response(200, b'{"data":[' + page.body + b"]}")
 
 

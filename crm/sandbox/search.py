@@ -9,11 +9,13 @@ from typing import Any
 from crm.sandbox.criteria import compile_criteria
 from crm.sandbox.errors import ApiError
 from crm.sandbox.fragments import quoted, table_of, to_fragment
+from crm.sandbox.holds import approved_rule
 from crm.sandbox.params import module_named, one_of, paging
 from crm.sandbox.records import FIRST_RECORDS, converted_rule, record_sql
 from crm.sandbox.schema import Module
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
+from crm.sandbox.views import view_condition
 
 COUNT_PARAMS = ("cvid", "criteria", "email", "phone", "word")
 
@@ -35,7 +37,11 @@ def count_records(store: Store, request: Request, module_name: str) -> Response:
         where, params = compile_criteria(store, module, request.query["criteria"])
     elif given and given[0] != "cvid":
         where, params = search_clause(module, given[0], request.query[given[0]])
-    where += converted_rule(module.api_name, "false")
+    view, user = view_condition(store, module, request.query)
+    where, params = f"({where}){view}", params + user
+    converted = one_of(request.query, "converted", "false", ("true", "false", "both"))
+    where += converted_rule(module.api_name, converted)
+    where += approved_rule(store, module.api_name, request.query.get("approved", "true"))
     with store.reader() as sql:
         count = sql.execute(
             f"select count(*) from {table_of(module.api_name)} d where {where}", params
@@ -76,14 +82,16 @@ def search_records(store: Store, request: Request, module_name: str) -> Response
     else:
         where, params = search_clause(module, given[0], request.query[given[0]])
     converted = one_of(request.query, "converted", "false", ("true", "false", "both"))
+    approved = approved_rule(store, module.api_name, request.query.get("approved", "true"))
+    view, user = view_condition(store, module, request.query)
     visible = module.visible()
     names = tuple(n for n in request.query.get("fields", "").split(",") if n in visible) or None
     with store.reader() as sql:
         page = store.select(
             sql,
             record_sql(store, module.api_name, names),
-            where=f"{where}{converted_rule(module.api_name, converted)}",
-            params=params,
+            where=f"({where}){view}{converted_rule(module.api_name, converted)}{approved}",
+            params=params + user,
             order="d.id desc",
             limit=per_page,
             offset=(page_number - 1) * per_page,

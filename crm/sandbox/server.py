@@ -68,7 +68,8 @@ Delivery = Callable[[socket.socket, bytes, bytes], bool]
 class Response:
     """One answer. `credits` is what the call costs; `deliver` replaces the usual sending.
 
-    `length` is the body's where it is not in `body`; `stream` is a body of unknown length.
+    `length` is the body's where it is not in `body`; `stream` is a body of unknown length;
+    `ignored` names what of the request was passed over.
     """
 
     status: int
@@ -79,6 +80,7 @@ class Response:
     deliver: Delivery | None = None
     length: int | None = None
     stream: Any = None
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, content: Any, status: int = 200, **more: Any) -> "Response":

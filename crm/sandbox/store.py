@@ -212,6 +212,9 @@ class Store:
         self.org: dict[str, Any] = {}
         self.versions: dict[str, int] = defaultdict(lambda: int(clock.time() * 1000) & 0xFFFFFFFF)
         self.listeners: list[Callable[[list[Change]], None]] = []
+        self.habits: dict[str, int] = {"mixed_status": 0, "failed_status": 0}
+        self.workflows: list[dict[str, Any]] = []
+        self.holds: dict[tuple[str, int], set[str]] = {}
         self.schema_version = 0
         self._user_names: dict[int, str] = {}
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()

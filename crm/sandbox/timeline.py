@@ -8,9 +8,9 @@ from typing import Any
 
 from crm.sandbox.fragments import from_fragment
 from crm.sandbox.params import module_named, paging
+from crm.sandbox.rows import person
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
-from crm.sandbox.writes import person
 
 
 def get_timeline(store: Store, request: Request, module_name: str, record_id: str) -> Response:

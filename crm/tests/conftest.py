@@ -1,5 +1,8 @@
 """A stand-in CRM with a few records or a few hundred, and the product pointed at it.
 
+A test that ran the product against such a CRM fails at its end if the product broke a rule of the
+CRM's API (see `crm/sandbox/stats.py`), unless it is marked `breaks_rules`.
+
 The tables are imported within the fixtures: Django is not ready when this file is read.
 """
 
@@ -29,7 +32,9 @@ def many_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_crm(tmp_path: Path, settings: Any) -> Iterator[Callable[..., Crm]]:
+def make_crm(
+    tmp_path: Path, settings: Any, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Crm]]:
     """Start a sandbox on a copy of a seeded file, and point the settings at it."""
     from crm.tests.synced import Crm, zoho_settings
 
@@ -46,8 +51,18 @@ def make_crm(tmp_path: Path, settings: Any) -> Iterator[Callable[..., Crm]]:
         return Crm(sandbox, settings)
 
     yield make
+    broken = {rule: n for sandbox in started for rule, n in rules_broken(sandbox).items()}
     for sandbox in started:
         sandbox.stop()
+    if request.node.get_closest_marker("breaks_rules") is None:
+        assert broken == {}, "our client broke rules of the CRM's API"
+
+
+def rules_broken(sandbox: Sandbox) -> dict[str, int]:
+    """What the sandbox counted since its start; nothing if it is down."""
+    if sandbox.process.poll() is not None:
+        return {}
+    return sandbox.control("stats")["rule_breaks_ever"]
 
 
 @pytest.fixture

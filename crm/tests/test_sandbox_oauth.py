@@ -6,7 +6,13 @@ import pytest
 import requests
 
 from crm.tests.sandbox_calls import Crm, mint
-from crm.tests.sandbox_process import CLIENT_ID, REFRESH_TOKEN, running_sandbox, start_sandbox
+from crm.tests.sandbox_process import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    REFRESH_TOKEN,
+    running_sandbox,
+    start_sandbox,
+)
 
 
 @pytest.fixture
@@ -101,20 +107,62 @@ def test_missing_scope_is_named_as_such(sandbox):
     assert (refused.status_code, refused.json()["code"]) == (401, "OAUTH_SCOPE_MISMATCH")
 
 
-def test_consent_gives_a_code_that_works_once(sandbox):
-    back = "http://127.0.0.1:1/callback"
+BACK = "http://127.0.0.1:1/callback"
+
+
+def consent(sandbox, **more):
+    """What the redirect after a consent carries."""
     answer = requests.get(
         f"{sandbox.url}/oauth/v2/auth",
-        params={"client_id": CLIENT_ID, "redirect_uri": back, "state": "s1"},
+        params={"client_id": CLIENT_ID, "redirect_uri": BACK, **more},
         allow_redirects=False,
         timeout=10,
     )
-    query = parse_qs(urlparse(answer.headers["Location"]).query)
+    return parse_qs(urlparse(answer.headers["Location"]).query)
+
+
+def exchange(sandbox, code):
+    return mint(sandbox, grant_type="authorization_code", code=code, redirect_uri=BACK)
+
+
+def test_consent_gives_a_code_that_works_once(sandbox):
+    query = consent(sandbox, state="s1", access_type="offline")
     assert query["state"] == ["s1"]
     assert query["accounts-server"] == [sandbox.url]
-    exchange = {"grant_type": "authorization_code", "code": query["code"][0], "redirect_uri": back}
-    assert mint(sandbox, **exchange)["refresh_token"] == REFRESH_TOKEN
-    assert mint(sandbox, **exchange) == {"error": "invalid_code"}
+    assert exchange(sandbox, query["code"][0])["refresh_token"] == REFRESH_TOKEN
+    assert exchange(sandbox, query["code"][0]) == {"error": "invalid_code"}
+
+
+@pytest.mark.parametrize(
+    ("wish", "gives"),
+    [
+        ({}, False),
+        ({"access_type": "offline"}, False),
+        ({"prompt": "consent"}, False),
+        ({"access_type": "offline", "prompt": "consent"}, True),
+    ],
+)
+def test_a_second_consent_gives_a_refresh_token_only_when_asked_twice(sandbox, wish, gives):
+    exchange(sandbox, consent(sandbox, access_type="offline")["code"][0])
+    again = exchange(sandbox, consent(sandbox, **wish)["code"][0])
+    assert again["access_token"]
+    assert ("refresh_token" in again) is gives
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_too_many_tokens_are_refused_with_either_status(sandbox, status):
+    sandbox.control("config", mint_limit=0, mint_refusal_status=status)
+    answer = requests.post(f"{sandbox.url}/oauth/v2/token", timeout=10, data={
+        "grant_type": "refresh_token", "refresh_token": REFRESH_TOKEN,
+        "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
+    })  # fmt: skip
+    assert (answer.status_code, answer.json()["error"]) == (status, "Access Denied")
+
+
+def test_a_token_reply_may_lack_its_life(sandbox):
+    sandbox.control("faults", rules=[{"do": "top", "path": "/oauth", "drop": ["expires_in"]}])
+    assert "expires_in" not in mint(sandbox)
+    assert mint(sandbox)["expires_in"] == 3600
 
 
 def test_issued_tokens_and_data_survive_a_power_cut(tmp_path):
