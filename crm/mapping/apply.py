@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from crm.mapping import convert, profiles
@@ -25,7 +26,6 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
-_quoted = json.encoder.encode_basestring_ascii
 
 
 class Problem(NamedTuple):
@@ -81,7 +81,7 @@ class Mapper:
             not multi_currency or all(s.kind != profiles.CURRENCY for s in specs)
         )
         self._apis: list[str] = []
-        self._converters: list[convert.Converter | None] = []
+        self._converters: list[tuple[int, convert.Converter]] = []
         self._percents: list[int] = []
         self._money: list[tuple[int, str]] = []
         self.columns: list[str] = []
@@ -96,8 +96,9 @@ class Mapper:
                 self._money.append((len(self.columns), spec.ours))
             if spec.kind == profiles.PERCENT:
                 self._percents.append(len(self.columns))
+            if converter is not None:
+                self._converters.append((len(self.columns), converter))
             self._apis.append(spec.api)
-            self._converters.append(converter)
             self.columns.append(spec.ours)
         self._currency_at = self._append_currency()
         # A tag says whether funding exists, unless the organisation has a field for that too.
@@ -105,7 +106,8 @@ class Mapper:
         if self._funded_from_tag:
             self.columns.append("aws_funded")
         self.index = {name: at for at, name in enumerate(self.columns)}
-        self._prefixes = [f'"{name}":' for name in self.columns]
+        self._all_of = _getter(self._apis)
+        self._person_of = convert.reference_reader()
         self.has_moments = any(spec.kind == profiles.MOMENT for spec in specs)
         self.refs = [
             (self.index[s.ours], s.ours, s.target)
@@ -128,22 +130,20 @@ class Mapper:
         if zoho_id is None:
             raise Unusable("no_id", "The record has no id that could be read.")
         problems: list[Problem] = []
-        has_missing = False
         get = record.get
-        values = [get(api, MISSING) for api in self._apis]
-        for at, value in enumerate(values):
-            if value is None:
+        try:
+            values, has_missing = list(self._all_of(record)), False
+        except KeyError:
+            values, has_missing = [get(api, MISSING) for api in self._apis], True
+        for at, converter in self._converters:
+            value = values[at]
+            if value is None or value is MISSING:
                 continue
-            if value is MISSING:
-                has_missing = True
-                continue
-            converter = self._converters[at]
-            if converter is not None:
-                value = converter(value)
-                if value.__class__ is Noted:
-                    problems.append(Problem(self.columns[at], value.code, value.message))
-                    value = value.value
-                values[at] = value
+            value = converter(value)
+            if value.__class__ is Noted:
+                problems.append(Problem(self.columns[at], value.code, value.message))
+                value = value.value
+            values[at] = value
         problems += [
             Problem(self.columns[at], "missing", "The stage's usual one is used.")
             for at in self._percents
@@ -167,22 +167,14 @@ class Mapper:
 
     def told(self, values: Sequence[Any]) -> str:
         """The values that are there as a JSON object, in column order: what the *created* event
-        keeps and what is hashed. ASCII; moments as ISO text, references by id."""
-        parts = []
-        for prefix, value in zip(self._prefixes, values, strict=True):
-            if value is None or value is MISSING:
-                continue
-            kind = value.__class__
-            if kind is str:
-                parts.append(prefix + _quoted(value))
-            elif kind is int:
-                parts.append(f"{prefix}{value}")
-            elif kind is bool:
-                parts.append(prefix + ("true" if value else "false"))
-            else:
-                # An amount whose currency is not known yet is here as it came.
-                parts.append(prefix + json.dumps(canonical(value), default=repr))
-        return "{" + ",".join(parts) + "}"
+        keeps and what is hashed. ASCII; moments as ISO text. References are numbers by then."""
+        return _encode(
+            {
+                name: value
+                for name, value in zip(self.columns, values, strict=True)
+                if value is not None and value is not MISSING
+            }
+        )
 
     def _settle_money(self, mapped: Mapped) -> None:
         values = mapped.values
@@ -236,10 +228,16 @@ class Mapper:
             return None
         return value
 
-    @staticmethod
-    def _person(value: Any) -> Ref | None:
-        found = convert.reference(value) if value is not None else None
+    def _person(self, value: Any) -> Ref | None:
+        found = self._person_of(value) if value is not None else None
         return found if found.__class__ is Ref else None
+
+
+def _getter(keys: Sequence[str]) -> Callable[[dict], Sequence[Any]]:
+    """All values of these keys in one step; KeyError if one is missing."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda record: [record[key] for key in keys]
 
 
 def _is_funded(tag: str | None) -> bool:
@@ -273,6 +271,16 @@ def canonical(value: Any) -> Any:
     if value.__class__ is datetime:
         return value.isoformat()
     return None if value is MISSING else value
+
+
+def _told_otherwise(value: Any) -> Any:
+    """What JSON has no form for. An amount whose currency is not known yet is here as it came."""
+    if value.__class__ is datetime:
+        return value.isoformat()
+    return repr(value)
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=_told_otherwise).encode
 
 
 def content_hash(told: str) -> str:

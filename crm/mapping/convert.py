@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 MONEY_LIMIT = 10**12
 FIRST_YEAR, LAST_YEAR = 1900, 2200
 MAX_ID = 2**63 - 1
+# The same few thousand days come again and again: found good once is enough.
+REMEMBERED_DAYS = 10_000
+_DAYS_SEEN: set[str] = set()
 
 _DECIMALS = dict.fromkeys(
     [
@@ -91,7 +94,8 @@ def text(length: int) -> Converter:
             if value.__class__ not in (int, Decimal):
                 return Noted(None, "wrong_type", f"{shown(value)} is not text.")
             value = str(value)
-        value = clean_text(value)
+        plain = value.isascii() and "\x00" not in value  # nearly all are: a call less for each
+        value = value.strip() if plain else clean_text(value)
         if len(value) > length:
             return Noted(
                 value[:length].rstrip(), "too_long", f"Cut to {length} of {len(value)} characters."
@@ -104,12 +108,14 @@ def text(length: int) -> Converter:
 def pick(length: int, labels: dict[str, str] | None) -> Converter:
     """A picklist value; `labels`: actual and display values → the one shown; None: any goes."""
     plain = text(length)
+    known = {name: label for name, label in (labels or {}).items() if name.strip() != "-None-"}
 
     def convert(value: Any) -> Any:
-        if value.__class__ is str and value.strip() == "-None-":
-            return None
-        if labels is not None and value.__class__ is str and value in labels:
-            return labels[value]
+        if value.__class__ is str:
+            if value in known:
+                return known[value]
+            if value.strip() == "-None-":
+                return None
         value = plain(value)
         if labels is None or value.__class__ is not str:
             return value
@@ -123,12 +129,16 @@ def pick(length: int, labels: dict[str, str] | None) -> Converter:
 def day(value: Any) -> Any:
     """`YYYY-MM-DD` that exists, as the same text."""
     if value.__class__ is str:
+        if value in _DAYS_SEEN:
+            return value
         if len(value) == 10 and value[4] == "-" and value[7] == "-":
             try:
                 found = date.fromisoformat(value)
             except ValueError:
                 return Noted(None, "bad_date", f"{shown(value)} is no date.")
             if FIRST_YEAR <= found.year <= LAST_YEAR:
+                if len(_DAYS_SEEN) < REMEMBERED_DAYS:
+                    _DAYS_SEEN.add(value)
                 return value
         elif not value.strip():
             return None
@@ -244,19 +254,21 @@ def reference(value: Any) -> Any:
 
 
 def reference_reader(remembered: int = 20_000) -> Converter:
-    """`reference`, remembering the bare ones: owners and accounts come again and again."""
-    known: dict[str, Ref] = {}
+    """`reference`, remembering: owners and accounts come again and again."""
+    known: dict[Any, Ref] = {}
 
     def convert(value: Any) -> Any:
-        if value.__class__ is not dict or len(value) != 1:
+        if value.__class__ is not dict:
             return reference(value)
-        key = value.get("id")
-        if key.__class__ is not str:
+        get = value.get
+        key = get("id"), get("name"), get("email")
+        try:
+            found = known.get(key)
+        except TypeError:  # a list or an object in the place of a text
             return reference(value)
-        found = known.get(key)
         if found is None:
             found = reference(value)
-            if found.__class__ is Ref:
+            if found.__class__ is Ref and key[0].__class__ is str:
                 if len(known) >= remembered:
                     known.clear()
                 known[key] = found

@@ -131,6 +131,7 @@ class Deal(MirroredRecord):
         blank=True,
         on_delete=models.PROTECT,
         related_name="deals",
+        db_index=False,  # nobody asks by contact, and every index is paid for by each new deal
     )
     pipeline = models.CharField(max_length=255, null=True, blank=True)
     crm_stage = models.CharField(max_length=255, null=True, blank=True)

@@ -36,7 +36,7 @@ def _naive_text(value: datetime | None) -> Any:
         return None
     if value.tzinfo is not UTC:
         value = value.astimezone(UTC)
-    return value.replace(tzinfo=None).isoformat(" ")
+    return value.isoformat(" ")[:-6]  # without "+00:00"
 
 
 def db_moment(value: datetime | None) -> Any:
