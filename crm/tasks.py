@@ -130,7 +130,9 @@ def slot_of(kind: str, now: datetime) -> datetime | None:
     every = timedelta(minutes=15) if kind == runs.DELTA else timedelta(days=1)
     if task is not None and task.interval is not None:
         every = task.interval.schedule.run_every
-    if SyncRun.objects.filter(kind=kind, slot__gt=now - every / 2).exists():
+    # A slot more than one interval ahead was given by a clock that has been set back since.
+    given = SyncRun.objects.filter(kind=kind, slot__gt=now - every / 2, slot__lt=now + every)
+    if given.exists():
         return None
     return now.replace(microsecond=0)
 
