@@ -11,7 +11,10 @@ import subprocess
 import sys
 import time
 import traceback
+from datetime import datetime
 from pathlib import Path
+
+import time_machine
 
 from crm.sandbox import __main__ as program
 from crm.tests.sandbox_process import Sandbox
@@ -48,13 +51,16 @@ class ForkedProcess:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def fork_sandbox(folder: Path) -> Sandbox:
-    """A sandbox on `folder/sandbox.db`, which is there; RuntimeError with its log if it fails."""
+def fork_sandbox(folder: Path, *, at: datetime | None = None) -> Sandbox:
+    """A sandbox on `folder/sandbox.db`, which is there; RuntimeError with its log if it fails.
+
+    `at`: its clock stands still there, and moves only as control says (`clock_offset_s`).
+    """
     port_file, log = folder / "sandbox.port", folder / "sandbox.log"
     arguments = ["--db", str(folder / "sandbox.db"), "--port-file", str(port_file)]
     pid = os.fork()
     if pid == 0:
-        _serve([*arguments, "--control", "--quiet"], log)
+        _serve([*arguments, "--control", "--quiet"], log, at)
     process = ForkedProcess(pid)
     deadline = time.monotonic() + START_S
     while not port_file.exists():
@@ -65,7 +71,7 @@ def fork_sandbox(folder: Path) -> Sandbox:
     return Sandbox(f"http://127.0.0.1:{port}", port, process, folder / "sandbox.db", log)  # type: ignore[arg-type]
 
 
-def _serve(arguments: list[str], log: Path) -> None:
+def _serve(arguments: list[str], log: Path, at: datetime | None) -> None:
     """In the child; never comes back. Open connections of the test are left untouched."""
     status = 1
     try:
@@ -73,6 +79,8 @@ def _serve(arguments: list[str], log: Path) -> None:
         os.dup2(out, 1)
         os.dup2(out, 2)
         sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)
+        if at is not None:
+            time_machine.travel(at, tick=False).start()
         status = program.main(arguments)
     except BaseException:
         traceback.print_exc()

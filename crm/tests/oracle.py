@@ -1,7 +1,7 @@
 """What the mirror must hold, worked out from the sandbox's own dump without our mapping.
 
 An independent reading of the specification: plain dictionaries, fractions for money. `compare`
-returns the differences, so that an empty answer means: the mirror is the CRM.
+returns the differences in words, so that an empty answer means: the mirror is the CRM.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
 
-from crm.models import Account, Contact, Deal, Lead
+from crm.models import Account, Contact, CrmUser, Deal, Lead
 from crm.sandbox.picklists import STAGES
 from crm.tests.sandbox_process import Sandbox
 
@@ -69,12 +70,20 @@ DATES = {
     "payment_date": "Payment_Date",
     "revenue_date": "Revenue_Date",
 }
+PEOPLE = {"owner": "Owner", "modified_by": "Modified_By"}
 REFS = {
-    "Accounts": {"owner": "Owner"},
-    "Contacts": {"owner": "Owner", "account": "Account_Name"},
-    "Leads": {"owner": "Owner"},
-    "Deals": {"owner": "Owner", "account": "Account_Name", "contact": "Contact_Name"},
+    "Accounts": PEOPLE,
+    "Contacts": {**PEOPLE, "account": "Account_Name"},
+    "Leads": PEOPLE,
+    "Deals": {**PEOPLE, "account": "Account_Name", "contact": "Contact_Name"},
 }
+# Kept as the CRM's own id.
+CONVERTED = {
+    "converted_account_zoho_id": "Converted_Account",
+    "converted_contact_zoho_id": "Converted_Contact",
+    "converted_deal_zoho_id": "Converted_Deal",
+}
+MISSING, TOO_MANY = "missing", "too many"
 NEVER_EMPTY = {"name", "last_name"}
 SHOWN = {actual: display for display, actual, *_ in STAGES}
 STAGE_OF = {
@@ -91,9 +100,33 @@ STAGE_OF = {
 DECIMALS = {"JPY": 0, "KRW": 0, "VND": 0, "KWD": 3}
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One value, or a whole record (`field` is MISSING or TOO_MANY), that is not as in the CRM."""
+
+    module: str
+    zoho_id: int
+    field: str
+    actual: Any = None
+    expected: Any = None
+
+    @property
+    def is_reference(self) -> bool:
+        return self.field in REFS[self.module] or self.field in CONVERTED
+
+    def __str__(self) -> str:
+        if self.field in (MISSING, TOO_MANY):
+            return f"{self.module} {self.zoho_id} is {self.field}"
+        return f"{self.module} {self.zoho_id} {self.field}: {self.actual!r}, not {self.expected!r}"
+
+
 def compare(sandbox: Sandbox, modules: Iterable[str] = MODELS) -> list[str]:
     """Every difference between the sandbox and the live rows, in words."""
-    found = []
+    return [str(difference) for difference in differences(sandbox, modules)]
+
+
+def differences(sandbox: Sandbox, modules: Iterable[str] = MODELS) -> Iterator[Difference]:
+    """The same, one by one."""
     rates = rates_of(sandbox)
     for module in modules:
         expected = {
@@ -101,15 +134,35 @@ def compare(sandbox: Sandbox, modules: Iterable[str] = MODELS) -> list[str]:
             for record in sandbox.control("dump", module=module)["records"]
         }
         actual = {row.zoho_id: actual_row(module, row) for row in live_rows(module)}
-        found += [f"{module} {i} is missing" for i in expected.keys() - actual.keys()]
-        found += [f"{module} {i} is too many" for i in actual.keys() - expected.keys()]
+        yield from (Difference(module, i, MISSING) for i in expected.keys() - actual.keys())
+        yield from (Difference(module, i, TOO_MANY) for i in actual.keys() - expected.keys())
         for zoho_id in expected.keys() & actual.keys():
-            found += [
-                f"{module} {zoho_id} {name}: {actual[zoho_id][name]!r}, not {value!r}"
-                for name, value in expected[zoho_id].items()
-                if actual[zoho_id][name] != value
-            ]
-    return found
+            for name, value in expected[zoho_id].items():
+                if actual[zoho_id][name] != value:
+                    yield Difference(module, zoho_id, name, actual[zoho_id][name], value)
+
+
+def api_name_of(module: str, field: str) -> str:
+    """The CRM's field behind one of ours that is mapped as it is; empty for others."""
+    dates = DATES if module == "Deals" else {}
+    return {**TEXTS[module], **REFS[module], **CONVERTED, **dates}.get(field, "")
+
+
+def compare_users(sandbox: Sandbox) -> list[str]:
+    """Every user of the CRM, with name, address and whether still there."""
+    with sqlite3.connect(f"file:{sandbox.db}?mode=ro", uri=True) as sql:
+        rows = sql.execute("select definition from users").fetchall()
+    expected = {
+        int(user["id"]): (user["full_name"], user["email"], user["status"])
+        for user in (json.loads(row[0]) for row in rows)
+    }
+    users = CrmUser.objects.values_list("zoho_id", "name", "email", "status")
+    actual = {zoho_id: (name, email, status) for zoho_id, name, email, status in users}
+    return [
+        f"user {i}: {actual.get(i)!r}, not {expected.get(i)!r}"
+        for i in sorted({*expected, *actual})
+        if actual.get(i) != expected.get(i)
+    ]
 
 
 def live_rows(module: str) -> Iterable[Any]:
@@ -134,7 +187,7 @@ def actual_row(module: str, row: Any) -> dict[str, Any]:
     if module == "Accounts":
         names.append("employees")
     if module == "Leads":
-        names += ["is_converted", "converted_at", "converted_deal_zoho_id"]
+        names += ["is_converted", "converted_at", *CONVERTED]
     found = {name: getattr(row, name) for name in names}
     found |= {name: getattr(getattr(row, name), "zoho_id", None) for name in REFS[module]}
     return found
@@ -153,7 +206,7 @@ def expected_row(module: str, record: dict[str, Any], rates: dict[str, Fraction]
     if module == "Leads":
         found["is_converted"] = record["Converted__s"]
         found["converted_at"] = moment(record["Converted_Date_Time"])
-        found["converted_deal_zoho_id"] = ref(record["Converted_Deal"])
+        found |= {name: ref(record[api]) for name, api in CONVERTED.items()}
     if module == "Deals":
         found |= deal_values(record, rates)
     return found

@@ -25,6 +25,8 @@ def replayed(module: str) -> dict[int, dict[str, Any]]:
             assert row.get(event.field) == json.loads(event.old), "old is not what was"
             row[event.field] = json.loads(event.new)
         elif event.kind == ChangeEvent.DELETED:
+            assert event.record_id in rows, "deleted before it was created"
+            assert event.record_id not in gone, "deleted twice"
             gone.add(event.record_id)
         else:
             gone.remove(event.record_id)

@@ -3,6 +3,7 @@
 Use as a fixture's body: `with running_sandbox(tmp_path, deals=50) as sandbox: yield sandbox`.
 """
 
+import http.client
 import json
 import subprocess
 import sys
@@ -51,6 +52,14 @@ class Sandbox:
                 return json.load(response)
         except HTTPError as error:
             raise ControlRefused(error.read().decode()) from error
+
+    def knock(self, times: int) -> None:
+        """So many requests that ask nothing of the CRM: hooks count them."""
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        for _ in range(times):
+            line.request("GET", "/oauth/serverinfo")
+            line.getresponse().read()
+        line.close()
 
     def stop(self) -> int:
         """End it in the orderly way; its exit status."""
