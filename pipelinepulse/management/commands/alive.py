@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand
 from django.db.models import Max
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
+from kombu.pidbox import Mailbox
 
 from pipelinepulse.celery import app
 
@@ -46,13 +47,14 @@ def own_node() -> str:
 
 
 def worker_problem(node: str, *, broker_url: str | None = None) -> str:
-    """Why the worker is not alive, or an empty text. Asks on a connection of its own, at the
-    broker of the settings unless another one is named."""
+    """Why the worker is not alive, or an empty text. Asks at the broker of the settings unless
+    another one is named."""
+    # Not `app.control`: it sends through the application's own pool whatever connection it is
+    # given, and so to the broker of the settings. On the first start of a run that is none at all.
+    mailbox = Mailbox(app.conf.control_exchange, type="fanout", accept=app.conf.accept_content)
     try:
         with app.connection_for_write(broker_url) as connection:
-            replies = app.control.ping(
-                destination=[node], timeout=PING_SECONDS, limit=1, connection=connection
-            )
+            replies = mailbox(connection).call([node], "ping", timeout=PING_SECONDS)
     except Exception as error:  # the broker library raises its transports' own errors
         return f"the broker does not answer ({type(error).__name__})"
     return "" if replies else f"{node} does not answer"
