@@ -22,7 +22,6 @@ import zipfile
 from collections import deque
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from crm.sandbox.bulk_criteria import compile_bulk_criteria
 from crm.sandbox.clock import text_of
@@ -30,12 +29,15 @@ from crm.sandbox.coql import Translator
 from crm.sandbox.coql_parser import Query
 from crm.sandbox.errors import ApiError, too_many_requests
 from crm.sandbox.fragments import quoted, table_of
+from crm.sandbox.holds import approved_rule
 from crm.sandbox.page_tokens import signing_key
 from crm.sandbox.params import json_object
-from crm.sandbox.posting import post_json
+from crm.sandbox.posting import callback_of, post_json
 from crm.sandbox.rows import acting_user, person
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
+from crm.sandbox.timeline import DEAL_HISTORY, deal_history
+from crm.sandbox.views import view_condition
 
 ROWS_PER_JOB = 200_000
 LAST_PAGE = 500
@@ -75,7 +77,7 @@ class BulkJobs:
                 400, "MANDATORY_NOT_FOUND", "required field not found", {"api_name": "query"}
             )
         plan = self._checked(query)
-        callback = _callback_of(content)
+        callback = callback_of(content)
         if content.get("file_type", "csv") != "csv":
             raise ApiError(400, "INVALID_DATA", "invalid data", {"api_name": "file_type"})
         now = self.store.clock.time()
@@ -134,20 +136,20 @@ class BulkJobs:
     def _checked(self, query: dict[str, Any]) -> dict[str, Any]:
         """The query as what to select: module, fields, where to start."""
         module = query.get("module")
-        name = module.get("api_name") if isinstance(module, dict) else module
-        if name not in self.store.modules:
+        name = str(module.get("api_name") if isinstance(module, dict) else module)
+        is_history = name == "DealHistory"
+        if name not in self.store.modules and not is_history:
             raise ApiError(400, "INVALID_MODULE", "the module name given seems to be invalid")
         fields = query.get("fields")
-        visible = self.store.modules[name].visible()
         if fields is None:
-            fields = list(visible)
+            fields = list(DEAL_HISTORY if is_history else self.store.modules[name].visible())
         if not isinstance(fields, list) or not all(isinstance(f, str) for f in fields):
             raise ApiError(400, "INVALID_DATA", "invalid data", {"api_name": "fields"})
-        translator = Translator(self.store, Query(module=name), most_joins=len(fields))
-        for path in fields:
-            translator.place(path)
-        if query.get("criteria") is not None:
-            compile_bulk_criteria(translator, query["criteria"])
+        if is_history:
+            if query.get("criteria") is not None or not set(fields) <= {"id", *DEAL_HISTORY}:
+                raise ApiError(400, "INVALID_DATA", "invalid data", {"api_name": "fields"})
+        else:
+            self._check_columns(name, fields, query)
         after, page = 0, query.get("page", 1)
         if query.get("page_token") is not None:
             after, page = self._read_token(query["page_token"]), 1
@@ -158,6 +160,15 @@ class BulkJobs:
                 400, "PAGE_RANGE_EXCEEDED", "page range exceeded", {"max_limit": LAST_PAGE}
             )
         return {"module": name, "fields": fields, "page": page, "after": after}
+
+    def _check_columns(self, name: str, fields: list[str], query: dict[str, Any]) -> None:
+        module = self.store.modules[name]
+        view_condition(self.store, module, {k: query[k] for k in ("cvid",) if k in query})
+        translator = Translator(self.store, Query(module=name), most_joins=len(fields))
+        for path in fields:
+            translator.place(path)
+        if query.get("criteria") is not None:
+            compile_bulk_criteria(translator, query["criteria"])
 
     def _make_token(self, last_id: int) -> str:
         packed = _TOKEN.pack(int(self.store.clock.time()) + KEPT_S, last_id)
@@ -297,6 +308,9 @@ class BulkJobs:
     def _chunks(self, job: dict[str, Any]) -> Any:
         """Lists of rows by rising id, texts as the CSV shall hold them."""
         plan = job["plan"]
+        if plan["module"] == "DealHistory":
+            yield from self._history(plan)
+            return
         translator = Translator(
             self.store, Query(module=plan["module"]), most_joins=len(plan["fields"])
         )
@@ -306,6 +320,13 @@ class BulkJobs:
         params: list[Any] = []
         if job["query"].get("criteria") is not None:
             where, params = compile_bulk_criteria(translator, job["query"]["criteria"])
+        view, user = view_condition(
+            self.store,
+            self.store.modules[plan["module"]],
+            {k: job["query"][k] for k in ("cvid",) if k in job["query"]},
+        )
+        where = f"({where}){view}{approved_rule(self.store, plan['module'], 'true')}"
+        params = params + user
         row = "'['||" + "||','||".join(columns) + "||']'"
         statement = (
             f"select {row}, d.id from {table_of(plan['module'])} d "
@@ -321,6 +342,14 @@ class BulkJobs:
                 joined = b"[" + b",".join(item[0] for item in found) + b"]"
                 yield json.loads(joined, parse_float=str, parse_int=str)
                 after, offset = found[-1][1], 0
+
+    def _history(self, plan: dict[str, Any]) -> Any:
+        skip = (plan["page"] - 1) * ROWS_PER_JOB
+        chosen = [0, *(1 + DEAL_HISTORY.index(f) for f in plan["fields"] if f != "id")]
+        for rows in deal_history(self.store, plan["after"]):
+            dropped = min(skip, len(rows))
+            skip -= dropped
+            yield [[row[n] for n in chosen] for row in rows[dropped:]]
 
 
 def _csv_sql(translator: Translator, path: str) -> str:
@@ -344,31 +373,6 @@ def _csv_sql(translator: Translator, path: str) -> str:
     if place.field.api_name == "Tag":
         return "'null'"
     return translator.json_sql(path)
-
-
-def _callback_of(content: dict[str, Any]) -> str | None:
-    callback = content.get("callback")
-    if callback is None:
-        return None
-    url = callback.get("url") if isinstance(callback, dict) else None
-    if not isinstance(url, str) or not allowed_url(url):
-        raise ApiError(400, "INVALID_CALLBACK_URL", "callback url is invalid", {})
-    if callback.get("method", "post").lower() != "post":
-        raise ApiError(
-            400,
-            "INVALID_CALLBACK_METHOD",
-            "callback method is invalid",
-            {"supported_callback_methods": ["post"]},
-        )
-    return url
-
-
-def allowed_url(url: str) -> bool:
-    """Public https as in the real CRM, and, our one deviation, plain http on this machine."""
-    parts = urlparse(url)
-    if parts.scheme == "http":
-        return parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return parts.scheme == "https" and bool(parts.hostname)
 
 
 def _not_found(job_id: str) -> ApiError:

@@ -15,12 +15,11 @@ import traceback
 from typing import Any
 from urllib.parse import parse_qsl, urlparse
 
-from crm.sandbox.bulk import allowed_url
 from crm.sandbox.clock import parse_instant, text_of
 from crm.sandbox.errors import ApiError, invalid_data, missing_param
 from crm.sandbox.fragments import from_fragment
 from crm.sandbox.params import body_list, json_object
-from crm.sandbox.posting import post_json
+from crm.sandbox.posting import allowed_url, post_json
 from crm.sandbox.schema import Module, zoho_id
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Change, Store
@@ -32,6 +31,8 @@ MAX_TOKEN = 50
 LONGEST_S = 7 * 86_400
 DEFAULT_S = 3_600
 MAX_IDS = 100
+MAX_CONDITIONS = 2
+MAX_CONDITION_FIELDS = 10
 UNSUBSCRIBED = "Successfully un-subscribed from actions-watch"
 OPERATIONS = {"insert": "create", "update": "edit", "delete": "delete"}
 EVENT = re.compile(r"(\w+)\.(create|edit|delete|all)$")
@@ -121,7 +122,16 @@ class Channels:
                 results.append(act(wish))
             except ApiError as error:
                 results.append(error.item())
-        return Response.of({"watch": results}, status_of(results, good))
+        return Response.of(
+            {"watch": results}, status_of(results, good), ignored=self._short(wishes)
+        )
+
+    def _short(self, wishes: list[Any]) -> tuple[str, ...]:
+        """Wishes that silently come to an hour: too far ahead, or none at all."""
+        latest = self.store.clock.time() + LONGEST_S
+        expiries = [wish.get("channel_expiry") for wish in wishes if isinstance(wish, dict)]
+        too_far = [e for e in expiries if isinstance(e, str) and (parse_instant(e) or 0) > latest]
+        return ("channel_expiry beyond a week",) if too_far else ()
 
     def _register_one(self, wish: dict[str, Any]) -> dict[str, Any]:
         channel = {
@@ -132,7 +142,7 @@ class Channels:
             "channel_expiry": self._expiry(wish.get("channel_expiry")),
             "notify_on_related_action": wish.get("notify_on_related_action", True),
             "return_affected_field_values": wish.get("return_affected_field_values", False),
-            "notification_condition": wish.get("notification_condition"),
+            "notification_condition": _condition(wish.get("notification_condition")),
         }
         self._keep(channel)
         message = "Successfully subscribed for actions-watch of the given module"
@@ -159,6 +169,7 @@ class Channels:
         ):
             if key in wish:
                 channel[key] = wish[key]
+        _condition(channel["notification_condition"])
         self._keep(channel)
         message = "Successfully updated the subscribe details"
         return _success({"events": self._event_rows(channel)}, message)
@@ -369,6 +380,17 @@ def _url(raw: Any) -> str:
         )
     if len(raw) > MAX_URL or not allowed_url(raw):
         raise _bad("notify_url")
+    return raw
+
+
+def _condition(raw: Any) -> Any:
+    """At most two conditions of at most ten fields each."""
+    if raw is None:
+        return None
+    if not isinstance(raw, list) or len(raw) > MAX_CONDITIONS:
+        raise _bad("notification_condition")
+    if any(len(_field_names([one])) > MAX_CONDITION_FIELDS for one in raw):
+        raise _bad("notification_condition")
     return raw
 
 

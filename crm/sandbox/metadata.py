@@ -21,6 +21,12 @@ from crm.sandbox.schema import (
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store
 
+PLAIN_CHOICE = frozenset({
+    "id", "display_value", "actual_value", "reference_value", "sequence_number", "type",
+    "colour_code",
+})  # fmt: skip
+
+
 # -- org and currencies ---------------------------------------------------------------------
 
 
@@ -154,7 +160,6 @@ def _module(m: Module) -> dict[str, Any]:
         "creatable": True,
         "editable": True,
         "deletable": True,
-        "visible": True,
         "convertable": m.api_name == "Leads",
         "status": "visible",
     }
@@ -286,7 +291,11 @@ def get_pick_list_values(store: Store, request: Request, field_id: str) -> Respo
     module = module_param(store, request)
     for f in module.visible().values():
         if f.id == field_id and f.choices:
-            values = [_choice_json(f, c, n) for n, c in enumerate(f.choices)]
+            # What a stage stands for is told by fields and layouts only.
+            values = [
+                {key: value for key, value in _choice_json(f, c, n).items() if key in PLAIN_CHOICE}
+                for n, c in enumerate(f.choices)
+            ]
             return Response.of({"pick_list_values": values})
     raise ApiError(
         400, "INVALID_DATA", "the id given seems to be invalid", {"resource_path_index": 2}

@@ -82,6 +82,7 @@ def update_row(
         if name not in SYSTEM and value != row.get(name)
     ]
     tx.update(module.api_name, row["id"], changed)
-    if diff:
-        tx.remember(module.api_name, row["id"], user, source, diff)
+    # The moment before is kept too, so that what the record's past tells does not move with it.
+    diff.append(["Modified_Time", row.get("Modified_Time"), new["Modified_Time"]])
+    tx.remember(module.api_name, row["id"], user, source, diff)
     return new

@@ -267,6 +267,7 @@ def test_a_record_of_a_foreign_id_moves_no_range(
 # -- what concerns fields -------------------------------------------------------------------------
 
 
+@pytest.mark.breaks_rules  # it cannot know yet that the field is gone
 def test_a_field_that_the_crm_lost_keeps_its_last_values(crm: Crm) -> None:
     crm.sync("full")
     before = dict(Deal.objects.values_list("zoho_id", "territory"))
