@@ -33,7 +33,7 @@ def run(bench: Bench) -> list[Figure]:
             serving(bench, database, crm, BARE, BARE_SETTINGS) as bare_url,
             serving(bench, database, crm, "pipelinepulse.wsgi", SETTINGS) as our_url,
         ):
-            bare, ours = _medians(bare_url, our_url, cookies)
+            bare, ours = medians((bare_url, {}), (our_url, cookies))
     return [
         Figure(
             f"dashboard at {said['deals']:,} deals, times a bare view of 50 rows",
@@ -46,15 +46,13 @@ def run(bench: Bench) -> list[Figure]:
     ]
 
 
-def _medians(bare_url: str, our_url: str, cookies: dict[str, str]) -> tuple[float, float]:
-    """Taken in turn, so that a slow moment of the machine falls on both."""
-    bare, ours = requests.Session(), requests.Session()
-    times: tuple[list[float], list[float]] = ([], [])
+def medians(*pages: tuple[str, dict[str, str]]) -> list[float]:
+    """Seconds of each page (address, cookies), taken in turn, so that a slow moment of the machine
+    falls on all of them."""
+    sessions = [requests.Session() for _ in pages]
+    times: list[list[float]] = [[] for _ in pages]
     for at in range(WARM_UP + ROUNDS):
-        for session, url, jar, kept in (
-            (bare, bare_url, {}, times[0]),
-            (ours, our_url, cookies, times[1]),
-        ):
+        for (url, jar), session, kept in zip(pages, sessions, times, strict=True):
             started = time.perf_counter()
             answer = session.get(url, cookies=jar, timeout=60, allow_redirects=False)
             elapsed = time.perf_counter() - started
@@ -64,7 +62,7 @@ def _medians(bare_url: str, our_url: str, cookies: dict[str, str]) -> tuple[floa
             )
             if at >= WARM_UP:
                 kept.append(elapsed)
-    return statistics.median(times[0]), statistics.median(times[1])
+    return [statistics.median(kept) for kept in times]
 
 
 @contextmanager
