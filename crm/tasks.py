@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import time
 from collections.abc import Callable
@@ -17,15 +18,16 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
-from crm.errors import CrmError, SyncUnderWay
+from crm.errors import CrmError, CrmUnreachable, SyncUnderWay
 from crm.models import ExchangeRate, MirrorState, SyncRun
 from crm.models import runs as ledger
-from crm.sync import lease, modules, rederive, runs
+from crm.sync import lease, modules, reachability, rederive, runs
 from crm.sync.execute import execute
 from crm.sync.metadata import business_day, queue_derive
 
 log = structlog.get_logger(__name__)
 FIRST_PAUSE, MAX_DOUBLINGS = timedelta(minutes=15), 6
+CAME_TO_NOTHING = (ledger.FAILED, ledger.SKIPPED)
 DELTA_TASK, FULL_TASK = "crm.tasks.scheduled_delta", "crm.tasks.scheduled_full"
 # One byte that a worker shares with the processes it forks: the signal reaches the parent alone.
 _stopping = mmap.mmap(-1, 1)
@@ -121,20 +123,28 @@ def _record_slot(
 
 
 def slot_of(kind: str, now: datetime) -> datetime | None:
-    """The slot that `now` begins, or None if the schedule has already had its run for it.
-
-    Beat fires some time around the full interval, never twice within half of one; a grid of clock
-    times would let two neighbours fall into one slot.
-    """
-    task = PeriodicTask.objects.filter(task=DELTA_TASK if kind == runs.DELTA else FULL_TASK).first()
-    every = timedelta(minutes=15) if kind == runs.DELTA else timedelta(days=1)
-    if task is not None and task.interval is not None:
-        every = task.interval.schedule.run_every
-    # A slot more than one interval ahead was given by a clock that has been set back since.
-    given = SyncRun.objects.filter(kind=kind, slot__gt=now - every / 2, slot__lt=now + every)
+    """The slot that `now` begins, or None if the schedule has already had its run for it."""
+    near = _half_a_slot(kind)
+    # A slot further ahead was given by a clock that has been set back since.
+    given = SyncRun.objects.filter(kind=kind, slot__gt=now - near, slot__lt=now + 2 * near)
     if given.exists():
         return None
     return now.replace(microsecond=0)
+
+
+def _half_a_slot(kind: str) -> timedelta:
+    """How near two firings must be to count as one.
+
+    Beat fires some time around the full interval, never twice within half of one; a grid of clock
+    times would let two neighbours fall into one slot. Crontabs and the like know minutes.
+    """
+    task = PeriodicTask.objects.filter(task=DELTA_TASK if kind == runs.DELTA else FULL_TASK).first()
+    if task is None:
+        return timedelta(minutes=7)
+    if task.interval is None:
+        return timedelta(seconds=30)
+    every: timedelta = task.interval.schedule.run_every
+    return every / 2
 
 
 @shared_task
@@ -153,7 +163,7 @@ def sweep() -> None:
         execute(first.pk, should_stop=stopper())
         return
     turn_of_the_day()
-    if _is_full_to_repeat(timezone.now()):
+    if _is_full_to_repeat(timezone.now()) and not _is_at_rest():
         repeated = runs.request_run(kind=runs.FULL, trigger="schedule", nudge=False)
         execute(repeated.pk, should_stop=stopper())
     elif rederive.is_needed():
@@ -161,14 +171,24 @@ def sweep() -> None:
 
 
 def _is_full_to_repeat(now: datetime) -> bool:
-    """A full run that failed is repeated after a pause that doubles with each failure in a row."""
-    newest = SyncRun.objects.filter(lane="sync", kind=runs.FULL).order_by("-requested_at")
-    statuses = list(newest.values_list("status", "ended_at")[:MAX_DOUBLINGS])
-    in_a_row = next((at for at, row in enumerate(statuses) if row[0] != ledger.FAILED), None)
-    failures = len(statuses) if in_a_row is None else in_a_row
-    if not failures or statuses[0][1] is None:
+    """A full run that failed, or met a CRM that is left alone, is repeated after a pause that
+    doubles with each in a row."""
+    newest = SyncRun.objects.filter(lane="sync", kind=runs.FULL).order_by("-pk")
+    ended = list(newest.values_list("status", "ended_at")[:MAX_DOUBLINGS])
+    failed = list(itertools.takewhile(lambda run: run[0] in CAME_TO_NOTHING, ended))
+    if not failed or failed[0][1] is None:
         return False
-    return now - statuses[0][1] > FIRST_PAUSE * 2 ** (failures - 1)
+    # Either way: a clock that was set back must not make it wait for the time it has seen.
+    return abs(now - failed[0][1]) > FIRST_PAUSE * 2 ** (len(failed) - 1)
+
+
+def _is_at_rest() -> bool:
+    """The CRM is left alone for a minute: a run asked for now would only be skipped."""
+    try:
+        reachability.raise_if_known_down()
+    except CrmUnreachable as error:
+        return error.retry_after_s is not None
+    return False
 
 
 def _close_orphans() -> None:

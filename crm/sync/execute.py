@@ -114,7 +114,8 @@ def _execute(
         raise
     except BreakerOpen as error:
         _save_spent(session)
-        _stopped_by_breaker(run, error, was_begun=bool(client and client.first_server_date))
+        answered = client is not None and client.first_server_date is not None
+        _stopped_by_breaker(run, error, was_begun=answered or run.s0 is not None)
     except ZohoError as error:
         _save_spent(session)
         _fail(run, error.code, error.message, can_resume=isinstance(error, RetryLater))

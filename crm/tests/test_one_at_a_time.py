@@ -12,7 +12,7 @@ import pytest
 import time_machine
 from django.db import IntegrityError, connections
 from django.utils import timezone
-from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from crm import tasks
 from crm.errors import CrmNotConfigured, LeaseLost, SyncUnderWay
@@ -229,6 +229,26 @@ def _scheduled(now: datetime) -> SyncRun | None:
         return tasks.request_scheduled("delta", now)
     finally:
         current_app.conf.task_always_eager = True
+
+
+@pytest.mark.parametrize("minute", ["*/5", "*", "0-59/2"])
+def test_a_delta_by_crontab_has_a_run_each_time_and_one_only(configured: None, minute: str) -> None:
+    now = datetime(2026, 3, 10, 10, 0, 0, tzinfo=UTC)
+    MirrorState.objects.bulk_create(
+        MirrorState(module=m, watermark=now) for m in ("Accounts", "Contacts", "Leads", "Deals")
+    )
+    by_clock = CrontabSchedule.objects.create(minute=minute)
+    PeriodicTask.objects.update_or_create(
+        task=tasks.DELTA_TASK,
+        defaults={"name": "CRM: delta sync", "interval": None, "crontab": by_clock},
+    )
+    due = [now.replace(minute=each) for each in sorted(by_clock.schedule.minute)][:6]
+    for fires in due:
+        for late in (timedelta(seconds=1), timedelta(seconds=20)):  # two beats
+            _scheduled(fires + late)
+            SyncRun.objects.update(status="succeeded")
+    slots = SyncRun.objects.order_by("pk").values_list("slot", flat=True)
+    assert list(slots) == [fires + timedelta(seconds=1) for fires in due]
 
 
 def test_a_due_delta_is_skipped_while_another_delta_runs(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.utils import timezone
 
-from crm import tasks
+from crm import shared_state, tasks
+from crm.errors import CrmUnreachable
 from crm.models import (
     CrmConnection,
     Deal,
@@ -21,7 +25,7 @@ from crm.models import (
     SyncLease,
     SyncRun,
 )
-from crm.sync import lease, metadata, runs, watermark
+from crm.sync import lease, metadata, reachability, runs, watermark
 from crm.tests.synced import Crm
 from crm.zoho.errors import BreakerOpen
 
@@ -179,6 +183,59 @@ def test_a_failed_full_run_is_repeated_after_pauses_that_double(
 def test_a_full_run_that_succeeded_is_not_repeated(failed_fulls: list[SyncRun]) -> None:
     SyncRun.objects.filter(pk=failed_fulls[-1].pk).update(status="succeeded")
     assert not tasks._is_full_to_repeat(_NOW + timedelta(days=1))
+
+
+def test_a_full_run_that_failed_under_a_clock_ahead_of_today_is_repeated(
+    failed_fulls: list[SyncRun],
+) -> None:
+    ahead = _NOW + timedelta(days=4000)
+    SyncRun.objects.filter(pk=failed_fulls[-1].pk).update(requested_at=ahead, ended_at=ahead)
+    assert tasks._is_full_to_repeat(_NOW)
+
+
+def test_a_repeat_that_met_a_resting_crm_is_made_good_when_it_is_back(crm: Crm) -> None:
+    crm.sync("full")
+    long_ago = timezone.now() - timedelta(hours=3)
+    SyncRun.objects.update(status="failed", requested_at=long_ago, ended_at=long_ago)
+    weather = {"failures": 5, "failed_at": 1.0, "open_until": time.time() + 40, "probe_until": 0.0}
+    name = f"zoho:breaker:{urlsplit(crm.sandbox.url).netloc}"
+    shared_state.durable().put(name, json.dumps(weather), 300)
+    for _ in range(3):
+        tasks.sweep()
+    assert SyncRun.objects.count() == 1  # it is left alone, in the ledger too
+    with pytest.raises(CrmUnreachable):
+        reachability.raise_if_known_down()
+    # One that was just asked for when the CRM began to rest:
+    SyncRun.objects.create(
+        kind="full", trigger="schedule", status="skipped", requested_at=long_ago, ended_at=long_ago
+    )
+    shared_state.durable().put(name, json.dumps({**weather, "open_until": 0.0}), 300)
+    tasks.sweep()
+    repeated = SyncRun.objects.order_by("-pk")[0]
+    assert (repeated.status, repeated.seen > 50) == ("succeeded", True)
+    tasks.sweep()
+    assert SyncRun.objects.order_by("-pk")[0].pk == repeated.pk
+
+
+def test_a_run_gone_on_with_that_meets_a_resting_crm_can_still_be_gone_on_with(
+    big_crm: Crm,
+) -> None:
+    fault = {"path": "/crm/v8/Deals", "do": "status", "status": 500, "body": "", "times": 0}
+    big_crm.control("faults", rules=[{**fault, "nth": 3}])
+    stopped = big_crm.sync("full", method="pages")
+    assert (stopped.status, stopped.can_resume) == ("failed", True)
+    SyncRun.objects.update(trigger="schedule")
+    again = runs.request_run(kind="full", trigger="schedule", nudge=False)
+    assert again.pk == stopped.pk
+
+    def at_rest() -> Any:
+        raise BreakerOpen("The CRM is left alone until 10:00 UTC.", code="breaker_open")
+
+    from crm.sync.execute import execute
+
+    execute(again.pk, make_client=at_rest)
+    again.refresh_from_db()
+    assert (again.status, again.can_resume) == ("failed", True)
 
 
 def test_a_slot_within_the_breakers_pause_is_skipped_not_failed(crm: Crm) -> None:
