@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench lock clean
+.PHONY: help run test lint format bench faults lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ format: $(VENV)/.dev ## put the code into the house's style
 
 bench: $(VENV)/.dev ## measure speed and memory as ratios within one run
 	@exec $(BIN)/python manage.py bench
+
+faults: $(VENV)/.runtime ## the faults of docs/FAULTS.md that no test names
+	@exec $(BIN)/python scripts/faults.py
 
 lock: ## compile requirements*.in into requirements*.txt with hashes (needs uv)
 	uv pip compile --universal --generate-hashes --quiet requirements.in -o requirements.txt
