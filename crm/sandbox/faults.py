@@ -41,7 +41,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crm.sandbox.server import Delivery, Request, Response
+from crm.sandbox.server import Delivery, Request, Response, json_bytes
 
 if TYPE_CHECKING:
     from crm.sandbox.app import App
@@ -324,7 +324,7 @@ def _content(spoil: Spoiler, *, key: str = "data") -> Callable[..., Response]:
             content = json.loads(response.body)
             if isinstance(content, dict) and isinstance(content.get(key, []), list):
                 spoil(options, content, content.get(key, []))
-                response.body = json.dumps(content, ensure_ascii=False).encode()
+                response.body = json_bytes(content)
         return response
 
     return late

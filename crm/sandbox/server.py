@@ -85,7 +85,15 @@ class Response:
     @classmethod
     def of(cls, content: Any, status: int = 200, **more: Any) -> "Response":
         """An answer from a JSON value."""
-        return cls(status, json.dumps(content, ensure_ascii=False).encode(), **more)
+        return cls(status, json_bytes(content), **more)
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON text as UTF-8; with escapes where a lone surrogate cannot be written otherwise."""
+    try:
+        return json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(content).encode()
 
 
 def render_head(response: Response, length: int) -> bytes:

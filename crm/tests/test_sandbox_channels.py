@@ -199,3 +199,38 @@ def test_a_dead_receiver_holds_up_nobody(crm, receiver):
     crm.sandbox.control("edit", module="Deals", id=target, values={"Next_Step": "Call"})
     assert len(wait_for(receiver.calls, 1)) == 1
     assert crm.get("org").status_code == 200
+
+
+def fields_condition(count):
+    group = [{"field": {"api_name": f"F{n}", "id": str(n)}} for n in range(count)]
+    selection = {"group_operator": "or", "group": group}
+    return {"type": "field_selection", "field_selection": selection}
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ([fields_condition(10)] * 2, 201),
+        ([fields_condition(11)], 400),
+        ([fields_condition(1)] * 3, 400),
+        ("Stage", 400),
+    ],
+)
+def test_conditions_are_at_most_two_of_ten_fields(crm, condition, status):
+    body = {"watch": [wish(notification_condition=condition)]}
+    assert crm.call("POST", "/crm/v8/actions/watch", json=body).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("https://203.0.113.9.example.com/x", 201),
+        ("https://10.0.0.1/x", 400),
+        ("https://intranet/x", 400),
+        ("http://example.com/x", 400),
+        ("http://127.0.0.1:9/x", 201),
+    ],
+)
+def test_addresses_are_public_https_or_on_this_machine(crm, url, status):
+    answer = crm.call("POST", "/crm/v8/actions/watch", json={"watch": [wish(url)]})
+    assert answer.status_code == status

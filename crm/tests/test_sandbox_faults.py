@@ -162,3 +162,42 @@ def test_more_records_for_ever_repeats_the_same_token(crm):
     ])  # fmt: skip
     info = crm.get("Deals", fields="Stage", sort_by="id").json()["info"]
     assert (info["more_records"], info["next_page_token"]) == (True, "again")
+
+
+@pytest.mark.parametrize("do", ["rewrite", "double", "many", "empty_page", "more_for_ever", "top"])
+def test_answers_without_records_are_left_alone(crm, do):
+    """204, errors and files: there is nothing to spoil in them."""
+    crm.sandbox.control("faults", rules=[{"do": do, "path": "/crm/v8/", "times": 0}])
+    assert crm.get("Deals/1").status_code == 204
+    refused = crm.get("Deals")
+    assert (refused.status_code, refused.json()["code"]) == (400, "REQUIRED_PARAM_MISSING")
+    assert crm.get("org").json()["org"]
+
+
+def test_a_record_may_come_twice_too_many_or_not_at_all(crm):
+    path = {"path": "/crm/v8/Deals"}
+    crm.sandbox.control("faults", rules=[{"do": "double", **path}])
+    ids = [r["id"] for r in crm.get("Deals", fields="Stage", per_page=5).json()["data"]]
+    assert (len(ids), ids[0]) == (6, ids[-1])
+    crm.sandbox.control("faults", rules=[{"do": "many", "to": 1_003, **path}])
+    assert len(crm.get("Deals", fields="Stage").json()["data"]) == 1_003
+    crm.sandbox.control("faults", rules=[{"do": "empty_page", **path}])
+    content = crm.get("Deals", fields="Stage").json()
+    assert (content["data"], content["info"]["more_records"]) == ([], True)
+
+
+def test_a_key_may_come_twice_and_a_body_may_be_deep(crm):
+    path = {"path": "/crm/v8/Deals"}
+    crm.sandbox.control("faults", rules=[{"do": "rewrite", "twice": "Stage", **path}])
+    assert crm.get("Deals", fields="Stage", per_page=1).text.count('"Stage"') == 2
+    crm.sandbox.control("faults", rules=[{"do": "deep", "levels": 5_000, **path}])
+    assert crm.get("Deals", fields="Stage").content.count(b"[") == 5_000
+
+
+def test_rules_choose_by_a_query_parameter(crm):
+    rule = {"do": "status", "status": 400, "path": "/crm/v8/Deals", "param": "page_token"}
+    crm.sandbox.control("faults", rules=[rule])
+    first = crm.get("Deals", fields="Stage")
+    assert first.status_code == 200
+    token = first.json()["info"]["next_page_token"]
+    assert crm.get("Deals", fields="Stage", page_token=token).status_code == 400

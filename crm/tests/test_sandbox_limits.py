@@ -7,7 +7,7 @@ import pytest
 from crm.sandbox.clock import Clock
 from crm.sandbox.limits import Limits, credits_of
 from crm.tests.sandbox_calls import Crm
-from crm.tests.sandbox_process import running_sandbox
+from crm.tests.sandbox_process import running_sandbox, start_sandbox
 
 QUERY = "select Stage from Deals where id is not null"
 
@@ -84,3 +84,31 @@ def test_waiting_calls_do_not_hold_up_others(tmp_path):
             assert all(other.get("org").ok for _ in range(20))
             assert not slow.done()
             assert slow.result().ok
+
+
+def test_credits_spent_outlive_a_restart(tmp_path):
+    first = start_sandbox(tmp_path, deals=5, credits=3)
+    crm = Crm(first)
+    assert [crm.get("org").status_code for _ in range(4)] == [200, 200, 200, 429]
+    first.stop()
+    second = start_sandbox(tmp_path, credits=3)
+    try:
+        assert second.control("stats")["credits_used"] == 3
+        assert Crm(second).get("org").status_code == 429
+    finally:
+        second.stop()
+
+
+def test_refused_calls_cost_one_and_throttled_ones_nothing(tmp_path):
+    with running_sandbox(tmp_path, deals=5, credits=4) as sandbox:
+        crm = Crm(sandbox)
+        refused = [crm.get("Deals").status_code for _ in range(6)]
+        assert refused == [400] * 4 + [429] * 2
+        assert sandbox.control("stats")["credits_used"] == 4
+
+
+def test_notification_calls_are_throttled_under_their_own_code(tmp_path):
+    with running_sandbox(tmp_path, deals=5, credits=0) as sandbox:
+        crm = Crm(sandbox)
+        assert crm.get("actions/watch").json()["code"] == "RATE_LIMIT_EXCEEDED"
+        assert crm.get("org").json()["code"] == "TOO_MANY_REQUESTS"
