@@ -2,6 +2,7 @@
 # ruff: noqa: T201
 
 import sys
+from datetime import UTC, datetime, timedelta
 
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore
@@ -10,12 +11,16 @@ from zohocrmsdk.src.com.zoho.crm.api.dc import DataCenter
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.record import (
     BodyWrapper,
+    DeleteRecordsParam,
     Field,
+    GetDeletedRecordsParam,
+    GetRecordsHeader,
     GetRecordsParam,
     Record,
     RecordOperations,
 )
 from zohocrmsdk.src.com.zoho.crm.api.sdk_config import SDKConfig
+from zohocrmsdk.src.com.zoho.crm.api.util import Choice
 
 base, folder = sys.argv[1:]
 environment = DataCenter.Environment(base, base + "/oauth/v2/token", base)
@@ -38,13 +43,58 @@ parameters.add(GetRecordsParam.fields, "Deal_Name,Amount,Stage,Modified_Time,Own
 parameters.add(GetRecordsParam.per_page, 5)
 deals = RecordOperations("Deals")
 listed = deals.get_records(parameters, HeaderMap()).get_object().get_data()
-change = Record()
+
+
+def body_of(**values):
+    """A body with one record of these fields."""
+    record = Record()
+    for name, value in values.items():
+        record.add_key_value(name, Choice(value) if name in CHOICES else value)
+    body = BodyWrapper()
+    body.set_data([record])
+    return body, record
+
+
+def ids_of(answer):
+    """The ids that a write's answer names."""
+    return [item.get_details()["id"] for item in answer.get_object().get_data()]
+
+
+CHOICES = {"Stage", "Pipeline"}
+
+# Update.
+body, change = body_of()
 change.set_id(listed[0].get_id())
 change.add_field_value(Field.Deals.deal_name(), "New name")
-body = BodyWrapper()
-body.set_data([change])
 body.set_trigger([])
 updated = deals.update_records(body, HeaderMap()).get_status_code() == 200
 again = deals.get_record(listed[0].get_id(), ParameterMap(), HeaderMap()).get_object().get_data()
-name = again[0].get_key_value("Deal_Name")
-print(f"listed {len(listed)}, {'updated' if updated else 'refused'}, read back as {name}")
+print(
+    f"listed {len(listed)}, {'updated' if updated else 'refused'}, read back as "
+    f"{again[0].get_key_value('Deal_Name')}"
+)
+
+# Insert, upsert, delete.
+body, _ = body_of(Deal_Name="Made by the SDK", Stage="Qualification", Pipeline="Standard",
+                  Pulse_Id="SDK-1")  # fmt: skip
+made = ids_of(deals.create_records(body, HeaderMap()))
+body, _ = body_of(Deal_Name="Made again", Stage="Qualification", Pipeline="Standard",
+                  Pulse_Id="SDK-1")  # fmt: skip
+body.set_duplicate_check_fields(["Pulse_Id"])
+found = ids_of(deals.upsert_records(body, HeaderMap()))
+gone = ParameterMap()
+gone.add(DeleteRecordsParam.ids, str(made[0]))
+removed = ids_of(deals.delete_records(gone, HeaderMap()))
+bin_of = ParameterMap()
+bin_of.add(GetDeletedRecordsParam.type, "recycle")
+listed_as_gone = deals.get_deleted_records(bin_of, HeaderMap()).get_object().get_data()
+print(
+    f"upsert found it: {found == made}, removed it: {removed == made}, listed as gone: "
+    f"{[str(r.get_id()) for r in listed_as_gone] == [str(made[0])]}"
+)
+
+# What changed since: nothing.
+since = HeaderMap()
+since.add(GetRecordsHeader.if_modified_since, datetime.now(UTC) + timedelta(hours=1))
+unchanged = deals.get_records(parameters, since)
+print(f"changed since: {unchanged.get_status_code()}, object {unchanged.get_object()}")

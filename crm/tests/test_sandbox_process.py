@@ -104,5 +104,9 @@ def test_the_vendors_sdk_reads_and_writes(tmp_path):
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         stats = sandbox.control("stats")
-    assert done.stdout.split("\n")[-2] == "listed 5, updated, read back as New name", done.stderr
+    assert done.stdout.splitlines()[-3:] == [
+        "listed 5, updated, read back as New name",
+        "upsert found it: True, removed it: True, listed as gone: True",
+        "changed since: 304, object None",
+    ], done.stderr
     assert stats["rule_breaks"] == {}
