@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -148,6 +149,27 @@ def test_another_organisation_is_a_matter_of_configuration(crm: Crm) -> None:
     assert "Somebody else" in err
 
 
+def _wrong_secret(crm: Crm) -> None:
+    crm.settings.ZOHO = replace(crm.settings.ZOHO, client_secret="wrong")
+    crm.control("expire_tokens")
+
+
+def _revoked(crm: Crm) -> None:
+    crm.control("revoke_refresh_token")
+    crm.control("expire_tokens")
+
+
+@pytest.mark.parametrize("refuse", [_wrong_secret, _revoked])
+@pytest.mark.parametrize("arguments", [["--full"], ["--full", "--dry-run"]], ids=" ".join)
+def test_credentials_that_are_refused_are_a_matter_of_configuration(
+    crm: Crm, refuse: Callable[[Crm], None], arguments: list[str]
+) -> None:
+    refuse(crm)
+    code, _, err = run(*arguments)
+    assert code == USAGE
+    assert "ZOHO_" in err and "Traceback" not in err
+
+
 # -- failed, under way ----------------------------------------------------------------------------
 
 
@@ -156,6 +178,35 @@ def test_a_crm_that_does_not_answer_is_exit_1_and_says_where_to_look(crm: Crm) -
     code, _, err = run()
     assert code == FAILED
     assert "127.0.0.1:9" in err and "ZOHO_BASE_URL" in err and "Traceback" not in err
+
+
+def _refuse_deals(crm: Crm) -> None:
+    crm.sync("full")
+    refusal = {"do": "status", "times": 0, "status": 403, "body": {
+        "code": "NO_PERMISSION", "details": {}, "message": "permission denied",
+        "status": "error"}}  # fmt: skip
+    rules = [
+        {**refusal, "path": "/crm/v8/Deals"},
+        {**refusal, "path": "/crm/v8/coql", "body_contains": "from Deals"},
+    ]
+    crm.control("faults", rules=rules)
+
+
+@pytest.mark.parametrize("arguments", [["--delta"], ["--full"]], ids=" ".join)
+def test_a_module_that_was_not_read_is_a_failure_though_the_others_were(
+    crm: Crm, arguments: list[str]
+) -> None:
+    _refuse_deals(crm)
+    code, out, err = run(*arguments)
+    assert (code, "done in part" in out) == (FAILED, True)
+    assert err.startswith("Deals: ") and "permission" in err
+
+
+def test_a_dry_run_that_may_not_read_a_module_is_a_failure(crm: Crm) -> None:
+    _refuse_deals(crm)
+    code, out, _ = run("--dry-run")
+    assert (code, "Deals: would not be read" in out) == (FAILED, True)
+    assert "Leads: " in out
 
 
 def test_another_run_under_way_is_exit_3_and_named(crm: Crm) -> None:
@@ -292,6 +343,22 @@ def test_interrupted_it_exits_130_and_goes_on_when_started_again(
     assert f"{total} read: {total} new" in out
     assert SyncRun.objects.get().pk == first.pk
     big_crm.assert_mirrored()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_dry_run_says_so_in_one_sentence(
+    big_crm: Crm, number: signal.Signals
+) -> None:
+    big_crm.control("config", latency_ms=300)
+    big_crm.control("reset_stats")
+    process = start(big_crm, "--full", "--dry-run")
+    wait_for(lambda: big_crm.requests() > 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == INTERRUPTED, err
+    assert "Interrupted. Nothing was stored." in err and "Traceback" not in err
+    assert not Deal.objects.exists()
 
 
 @pytest.mark.processes

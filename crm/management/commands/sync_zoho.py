@@ -1,7 +1,8 @@
 """`manage.py sync_zoho`: run a sync here and now, with progress, and an exit code to act on.
 
-0 done (also with up to 1 % of records set aside, said on stderr), 1 failed, 2 usage or
-configuration, 3 another run is under way, 130 interrupted (it can be gone on with).
+0 done (also with up to 1 % of records set aside, said on stderr), 1 failed, or a module was not
+read, 2 usage or configuration (refused credentials too), 3 another run is under way,
+130 interrupted (it can be gone on with).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from crm.errors import CrmError, CrmNotConfigured, SyncUnderWay
+from crm.errors import CrmError, CrmNotConfigured, CrmUnreachable, SyncUnderWay
 from crm.mapping.convert import FIRST_YEAR, LAST_YEAR
 from crm.models import SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import dry_run, lease, modules, runs
+from crm.sync import dry_run, lease, modules, reachability, runs
 from crm.sync.execute import execute
-from crm.zoho.errors import ZohoError
+from crm.zoho.errors import STALE_TOKEN_CODES, ZohoError
 
 DONE, FAILED, USAGE, UNDER_WAY, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -72,14 +73,20 @@ class Command(BaseCommand):
         if settings.ZOHO is None:
             raise CommandError(CrmNotConfigured().message, returncode=USAGE)
         kind = runs.FULL if options["full"] else runs.DELTA
-        if options["dry_run"]:
-            self._dry_run(kind, options)
-            return
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            if options["dry_run"]:
+                self._dry_run(kind, options)
+            else:
+                self._run(kind, options)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _run(self, kind: str, options: dict) -> None:
         if options["verbosity"] < 2:
             # A line per call belongs into a worker's log, not between a person and the bar.
             logging.getLogger("crm.zoho").setLevel(logging.ERROR)
         progress = Progress(self.stdout)
-        previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             run = self._requested(kind, options, progress)
             execute(run.pk, on_page=progress.page, on_interrupt="abort")
@@ -87,8 +94,6 @@ class Command(BaseCommand):
             progress.end()
             self.stderr.write("Interrupted. Start it again and it goes on where it was.")
             sys.exit(INTERRUPTED)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
         progress.end()
         run.refresh_from_db()
         self._report(run)
@@ -134,23 +139,31 @@ class Command(BaseCommand):
         elif run.status == ledger.PARTIAL:
             self.stdout.write(f"{run.kind.title()} sync done in part. {counts}")
             self.stderr.write(run.message)
-            if run.failed * 100 > run.seen:
+            is_whole = not run.parts.exclude(state=SyncRunModule.DONE).exists()
+            if not is_whole or run.failed * 100 > run.seen:
                 sys.exit(FAILED)
         elif run.is_active:
             raise CommandError(SyncUnderWay(run).message, returncode=UNDER_WAY)
         else:
             raise CommandError(
                 run.message or f"The run ended as {run.status}.",
-                returncode=USAGE if run.error_code in USAGE_CODES else FAILED,
+                returncode=USAGE if _is_configuration(run.error_code) else FAILED,
             )
 
     def _dry_run(self, kind: str, options: dict) -> None:
         try:
             result = dry_run.preview(kind, options["module"], since=options["since"])
         except (CrmError, ZohoError) as error:
-            raise CommandError(error.message, returncode=FAILED) from None
+            raise CommandError(
+                error.message, returncode=USAGE if _is_configuration(error.code) else FAILED
+            ) from None
+        except KeyboardInterrupt:
+            self.stderr.write("Interrupted. Nothing was stored.")
+            sys.exit(INTERRUPTED)
         for line in result.lines():
             self.stdout.write(line)
+        if result.refused:
+            sys.exit(FAILED)
 
 
 def _is_what_was_asked(run: SyncRun, kind: str, options: dict) -> bool:
@@ -158,8 +171,22 @@ def _is_what_was_asked(run: SyncRun, kind: str, options: dict) -> bool:
     return run.kind == kind and set(run.modules) == set(names) and run.since == options["since"]
 
 
-# What a person must mend in the settings before any run can work.
-USAGE_CODES = {"not_configured", "other_organisation"}
+# What a person must mend before any run can work: settings, consent, or the CRM user's scopes.
+CONFIGURATION_CODES = STALE_TOKEN_CODES | {
+    "not_configured",
+    "other_organisation",
+    "OAUTH_SCOPE_MISMATCH",
+}
+
+
+def _is_configuration(code: str) -> bool:
+    if code in CONFIGURATION_CODES:
+        return True
+    try:
+        reachability.raise_if_known_down()
+    except CrmUnreachable as error:
+        return error.retry_after_s is None  # the credentials were refused
+    return False
 
 
 def _interrupt(*_: Any) -> None:
