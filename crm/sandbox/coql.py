@@ -28,10 +28,11 @@ from crm.sandbox.fragments import (
     to_fragment,
 )
 from crm.sandbox.holds import approved_rule
+from crm.sandbox.metadata import field_json
 from crm.sandbox.params import json_object
 from crm.sandbox.records import along, converted_rule, window_hint
 from crm.sandbox.schema import NUMBER_TYPES, Field, Module
-from crm.sandbox.server import Request, Response
+from crm.sandbox.server import Request, Response, json_bytes
 from crm.sandbox.store import Store
 
 MAX_JOINS = 5
@@ -171,6 +172,7 @@ def user_condition(place: Place, operator: str, values: list[Any]) -> tuple[str,
 def run_coql(store: Store, request: Request) -> Response:
     """POST /crm/v8/coql"""
     query = Parser(_select_text(request)).parse()
+    with_fields = _wants_fields(request)
     translator = Translator(store, query)
     if query.group or any(s.aggregate for s in query.select):
         rows, more = _run_aggregate(store, translator)
@@ -182,7 +184,21 @@ def run_coql(store: Store, request: Request) -> Response:
     if count == 0:
         return Response(204, credits=cost)
     info = json.dumps({"count": count, "more_records": more}).encode()
-    return Response(200, b'{"data":[' + body + b'],"info":' + info + b"}", credits=cost)
+    more_keys = b""
+    if with_fields:
+        fields = [store.modules[query.module].get(item.path) for item in query.select]
+        shown = {f.api_name: field_json(store, f) for f in fields if f is not None}
+        more_keys = b',"fields":' + json_bytes(shown)
+    whole = b'{"data":[' + body + b'],"info":' + info + more_keys + b"}"
+    return Response(200, whole, credits=cost)
+
+
+def _wants_fields(request: Request) -> bool:
+    """Whether `include_meta` asks for the selected fields' metadata; it takes nothing else."""
+    wish = json_object(request).get("include_meta")
+    if wish not in (None, ["fields"]):
+        raise invalid_data(api_name="include_meta", supported_values=["fields"])
+    return wish is not None
 
 
 def _select_text(request: Request) -> str:

@@ -15,6 +15,7 @@ MAX_IN = 50
 MAX_ORDER = 10
 MAX_GROUP = 4
 MAX_AGGREGATES = 5
+ALIAS = re.compile(r"[A-Za-z]\w*$", re.ASCII)
 AGGREGATES = ("count", "sum", "avg", "min", "max")
 
 _TOKEN = re.compile(
@@ -48,6 +49,7 @@ class Selected:
     key: str
     path: str
     aggregate: str | None = None
+    aliased: bool = False
 
 
 @dataclass
@@ -145,9 +147,13 @@ class Parser:
         if len(self.query.select) > MAX_SELECT:
             raise limit_exceeded("select", MAX_SELECT)
         keys = [s.key for s in self.query.select]
-        if len(set(keys)) != len(keys):
-            twice = next(k for k in keys if keys.count(k) > 1)
-            raise ApiError(400, "DUPLICATE_DATA", "duplicate column", {"column_name": twice})
+        for item in self.query.select:
+            if keys.count(item.key) > 1:
+                if item.aliased:
+                    raise ApiError(
+                        400, "DUPLICATE_ALIAS", "duplicate alias name", {"alias": item.key}
+                    )
+                raise ApiError(400, "DUPLICATE_DATA", "duplicate column", {"column_name": item.key})
 
     def _selected(self) -> Selected:
         name = self._name()
@@ -161,7 +167,9 @@ class Parser:
         else:
             item = Selected(name, name)
         if self._accept("as"):
-            item.key = self._name()
+            item.key, item.aliased = self._name(), True
+            if not ALIAS.match(item.key):
+                raise ApiError(400, "INVALID_ALIAS", "invalid alias name", {"alias": item.key})
         return item
 
     def _expression(self) -> Any:

@@ -52,6 +52,8 @@ def _derive_deal(module: Module, row: dict[str, Any], given: set[str], index: in
 
 
 def _check_pipeline(module: Module, row: dict[str, Any], stage: Any, index: int) -> None:
+    if module.get("Pipeline") is None:
+        return  # an org without pipelines
     pipeline = from_fragment(row.get("Pipeline"))
     for display, actual, stages in PIPELINES:
         if pipeline in (display, actual) and stage not in stages:

@@ -338,6 +338,8 @@ def get_pipelines(store: Store, request: Request) -> Response:
     if not layout:
         raise missing_param("layout_id")
     deals = store.modules["Deals"]
+    if deals.get("Pipeline") is None:
+        return Response(204)  # an org without pipelines
     if layout != deals.layout_id:
         raise invalid_data(param_name="layout_id")
     stages = {c.display: (n, c) for n, c in enumerate(deals.fields["Stage"].choices)}

@@ -43,6 +43,7 @@ def seed_store(store: Store, plan: Plan, progress: Callable[[str], None] = lambd
     """Fill an empty database. Interrupted, it is begun again from nothing at the next start."""
     sql = store._writer
     sql.execute("pragma synchronous=off")
+    sql.execute("pragma temp_store=file")  # sorting a million keys in memory would not stay flat
     sql.execute("begin immediate")
     codes = tuple(c[0] for c in CURRENCIES)
     store.create_schema(build_modules(plan.profile, codes), org_of(plan.edition, "SGD", 15))

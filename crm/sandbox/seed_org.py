@@ -107,6 +107,7 @@ def finish(store: Store) -> None:
     store.write_meta(sql, "seeded", "yes")
     sql.execute("commit")
     sql.execute("pragma synchronous=normal")
+    sql.execute("pragma temp_store=memory")
     sql.execute("pragma wal_checkpoint(truncate)")
 
 

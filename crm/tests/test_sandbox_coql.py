@@ -283,3 +283,26 @@ def test_refusals(crm, query, code, details):
 def test_bodies_without_a_query_are_refused(crm, body, code):
     answer = crm.call("POST", "/crm/v8/coql", data=body)
     assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("select", "code"),
+    [
+        ("Stage as a, Amount as a", "DUPLICATE_ALIAS"),
+        ("Stage as Amount, Amount", "DUPLICATE_ALIAS"),
+        ("Stage, Stage", "DUPLICATE_DATA"),
+        ("Stage as $a", "INVALID_ALIAS"),
+    ],
+)
+def test_aliases_are_plain_and_used_once(crm, select, code):
+    refused = crm.coql(f"select {select} from Deals where id is not null")
+    assert (refused.status_code, refused.json()["code"]) == (400, code)
+
+
+def test_metadata_of_the_selected_fields_comes_when_asked_for(crm):
+    query = {"select_query": "select Stage, Amount from Deals where id is not null limit 1"}
+    answer = crm.call("POST", "/crm/v8/coql", json={**query, "include_meta": ["fields"]}).json()
+    types = {name: f["data_type"] for name, f in answer["fields"].items()}
+    assert types == {"Stage": "picklist", "Amount": "currency"}
+    other = crm.call("POST", "/crm/v8/coql", json={**query, "include_meta": ["rows"]})
+    assert other.json()["code"] == "INVALID_DATA"

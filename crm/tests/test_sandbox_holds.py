@@ -1,5 +1,7 @@
 """Records the CRM holds back, rules that rewrite what was written, what a user may not see."""
 
+import time
+
 import pytest
 
 from crm.tests.sandbox_calls import Crm
@@ -172,3 +174,23 @@ def test_mixed_and_failed_writes_come_with_the_status_that_is_set(crm, mixed, fa
 def test_commands_that_make_no_sense_say_why(crm, do, command):
     with pytest.raises(ControlRefused, match="error"):
         crm.sandbox.control(do, **command)
+
+
+def test_an_org_without_pipelines_has_none_and_wants_none(crm):
+    layout = crm.get("settings/layouts", module="Deals").json()["layouts"][0]["id"]
+    crm.sandbox.control("field", module="Deals", api_name="Pipeline", action="remove")
+    assert crm.get("settings/pipeline", layout_id=layout).status_code == 204
+    made = crm.write("POST", "Deals", [{"Deal_Name": "Plain", "Stage": "Needs Analysis"}])
+    assert made.status_code == 201
+
+
+def test_a_person_who_leaves_is_told_to_channels_of_users(crm):
+    before = crm.sandbox.control("stats")["notices_sent"]
+    body = {"watch": [{"channel_id": "7", "events": ["Users.all"],
+                       "notify_url": "http://127.0.0.1:9/gone"}]}  # fmt: skip
+    assert crm.call("POST", "/crm/v8/actions/watch", json=body).status_code == 201
+    crm.sandbox.control("user", email="liam.walker@example.com", status="inactive")
+    deadline = time.monotonic() + 5
+    while crm.sandbox.control("stats")["notices_sent"] == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
