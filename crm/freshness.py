@@ -11,14 +11,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 from django_celery_beat.models import PeriodicTask
 
-from crm.models import CrmConnection, MirrorState, SyncRun, SyncRunModule
+from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule
 from crm.models import runs as ledger
 from crm.sync import modules
 from crm.tasks import DELTA_TASK
+from crm.zoho import breaker
 
 CONNECTED, DELAYED, DISCONNECTED, NOT_CONFIGURED, NEVER_SYNCED = (
     "connected",
@@ -29,6 +30,10 @@ CONNECTED, DELAYED, DISCONNECTED, NOT_CONFIGURED, NEVER_SYNCED = (
 )
 DELAYED_AFTER = timedelta(minutes=20)
 DISCONNECTED_AFTER = timedelta(minutes=60)
+# One call that fails may be a hiccup; two in a row are an outage.
+OUTAGE_FAILURES = 2
+# Codes of ours for a CRM that gives no answer to work with; its own faults have a status.
+NO_ANSWER = frozenset({"unreachable", "breaker_open", "bad_payload", "token_wait", "token_pause"})
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,17 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class SyncState:
-    """One look at connection, runs and freshness; times are aware."""
+    """One look at connection, runs and freshness; times are aware.
+
+    `sentence` and `advice` are for everybody; `cause` is what ops need to mend it ("" if there is
+    nothing to mend). `failures` calls in a row have failed by now: 0 while the CRM answers.
+    """
 
     state: str
     sentence: str
     advice: str
+    cause: str
+    failures: int
     last_success_at: datetime | None
     last_attempt_at: datetime | None
     next_sync_at: datetime | None
@@ -89,18 +100,21 @@ class SyncState:
     def is_connected(self) -> bool:
         return self.state in (CONNECTED, DELAYED)
 
+    @property
+    def message(self) -> str:
+        """For who can act on it: the cause, if there is one."""
+        return self.cause or self.sentence
+
 
 def freshness_seconds(now: datetime) -> int | None:
     """Whole seconds; None before every module that the CRM lets us read was read once."""
-    return _freshness(_connection(), now)
+    return _freshness(_connection(now), now)
 
 
-def _connection() -> Any:
-    """The connection with what the mirror's states and the schedule say: one query."""
+def _connection(now: datetime) -> Any:
+    """The connection with what the mirror's states, the schedule and the breaker say: one query,
+    and one more before the first attempt."""
     states = MirrorState.objects.filter(module__in=modules.BY_NAME).order_by()
-    schedule = PeriodicTask.objects.filter(
-        task=DELTA_TASK, enabled=True, interval__isnull=False
-    ).order_by("pk")
 
     def number_of(rows: QuerySet) -> Coalesce:
         counted = rows.annotate(group=Value(1)).values("group").annotate(n=Count("pk")).values("n")
@@ -112,19 +126,43 @@ def _connection() -> Any:
         oldest_s0=Subquery(oldest.values("complete_s0")[:1]),
         modules_read=number_of(oldest.order_by()),
         modules_refused=number_of(refused),
-        schedule_ran_at=Subquery(schedule.values("last_run_at")[:1]),
-        schedule_every=Subquery(schedule.values("interval__every")[:1]),
-        schedule_period=Subquery(schedule.values("interval__period")[:1]),
+        weather=Subquery(_weather(now).values("value")[:1]),
+        **{name: Subquery(_schedule().values(name)[:1]) for name in SCHEDULE},
     ).first()
     return found or _never_tried()
+
+
+SCHEDULE = ("counts_from", "every", "period")
+
+
+def _schedule() -> QuerySet:
+    """The schedule of the delta, if it is on. Beat counts a task that it never sent from the
+    moment the row was made or changed."""
+    return (
+        PeriodicTask.objects.filter(task=DELTA_TASK, enabled=True, interval__isnull=False)
+        .annotate(
+            counts_from=Coalesce("last_run_at", "date_changed"),
+            every=F("interval__every"),
+            period=F("interval__period"),
+        )
+        .order_by("pk")
+    )
+
+
+def _weather(now: datetime) -> QuerySet:
+    """What the processes that call the CRM share about its failures."""
+    name = breaker.shared_name(settings.ZOHO.base_url) if settings.ZOHO else ""
+    return SharedValue.objects.filter(name=name, expires_at__gt=now.timestamp())
 
 
 def _never_tried() -> Any:
     """Before the first attempt there is no row; looking at a page makes none."""
     connection: Any = CrmConnection()
-    for name in ("oldest_s0", "schedule_ran_at", "schedule_every", "schedule_period"):
-        setattr(connection, name, None)
+    connection.oldest_s0 = connection.weather = None
     connection.modules_read = connection.modules_refused = 0
+    schedule = _schedule().values(*SCHEDULE).first() or dict.fromkeys(SCHEDULE)
+    for name, value in schedule.items():
+        setattr(connection, name, value)
     return connection
 
 
@@ -177,14 +215,18 @@ def progress_of(run: Any, now: datetime) -> RunProgress:
 
 def sync_state(now: datetime) -> SyncState:
     """Two queries; neither waits for the CRM."""
-    connection = _connection()
+    connection = _connection(now)
     run, last = _runs()
     fresh = _freshness(connection, now)
-    state = _state(connection, fresh)
+    failures = breaker.failures_in(connection.weather)
+    state = _state(connection, fresh, failures)
+    sentence, advice = _words(state, connection, last, failures)
     return SyncState(
         state=state,
-        sentence=_sentence(state, connection, fresh),
-        advice=_advice(state, connection),
+        sentence=sentence,
+        advice=advice,
+        cause=_cause(state, connection),
+        failures=failures,
         last_success_at=connection.last_success_at,
         last_attempt_at=connection.last_attempt_at,
         next_sync_at=_next_sync_at(connection, now) if state != NOT_CONFIGURED else None,
@@ -198,10 +240,10 @@ def sync_state(now: datetime) -> SyncState:
     )
 
 
-def _state(connection: CrmConnection, fresh: int | None) -> str:
+def _state(connection: CrmConnection, fresh: int | None, failures: int) -> str:
     if settings.ZOHO is None:
         return NOT_CONFIGURED
-    if connection.error_code:
+    if connection.error_code or failures >= OUTAGE_FAILURES:
         return DISCONNECTED
     if fresh is None:
         return NEVER_SYNCED
@@ -210,31 +252,51 @@ def _state(connection: CrmConnection, fresh: int | None) -> str:
     return DELAYED if fresh > DELAYED_AFTER.total_seconds() else CONNECTED
 
 
-def _sentence(state: str, connection: CrmConnection, fresh: int | None) -> str:
+def _words(
+    state: str, connection: CrmConnection, last: SyncRun | None, failures: int
+) -> tuple[str, str]:
+    """What everybody is told: how it stands, and what comes of it."""
     if state == NOT_CONFIGURED:
-        return "No CRM is connected yet."
+        return (
+            "No CRM is connected yet.",
+            "Set the ZOHO_… variables (.env.example explains each) and start again.",
+        )
     if state == DISCONNECTED:
-        return connection.error_message or "The CRM has not been read for over an hour."
+        return _outage(connection, last, failures)
     if state == NEVER_SYNCED:
-        return "The first sync has not finished yet."
+        return "The first sync has not finished yet.", ""
     name = connection.org_name or "the CRM"
     if state == DELAYED:
-        return f"The mirror of {name} is older than it should be."
-    return f"Connected to {name}."
-
-
-def _advice(state: str, connection: CrmConnection) -> str:
-    if state == NOT_CONFIGURED:
-        return "Set the ZOHO_… variables (.env.example explains each) and start again."
-    if state == DISCONNECTED and not connection.error_code:
-        return "Check that the worker and beat processes run."
-    if state == DISCONNECTED:
         return (
-            "The figures are the last known state; the sync goes on by itself when the CRM is back."
+            f"The mirror of {name} is older than it should be.",
+            "It catches up with the next sync; “Sync now” does it at once.",
         )
-    if state == DELAYED:
-        return "It catches up with the next sync; “Sync now” does it at once."
-    return ""
+    return f"Connected to {name}.", ""
+
+
+def _outage(connection: CrmConnection, last: SyncRun | None, failures: int) -> tuple[str, str]:
+    code = connection.error_code
+    if failures >= OUTAGE_FAILURES or code in NO_ANSWER or code.startswith("http_5"):
+        return "The CRM does not answer.", "It catches up by itself."
+    if not code:
+        return "The CRM has not been read for over an hour.", "Ops can see what to check."
+    if last is not None and last.can_resume:
+        return "The sync has stopped for now.", "It goes on by itself."
+    return "The sync has stopped.", "Ops can see why and mend it."
+
+
+def _cause(state: str, connection: CrmConnection) -> str:
+    """The error itself says what to do about it."""
+    if state != DISCONNECTED:
+        return ""
+    if not connection.error_code and _is_silent(connection):
+        return "Check that the worker and beat processes run."
+    return connection.error_message
+
+
+def _is_silent(connection: Any) -> bool:
+    """Nothing failed: nobody asks."""
+    return breaker.failures_in(connection.weather) < OUTAGE_FAILURES
 
 
 def _error_count(last: SyncRun | None) -> int:
@@ -262,7 +324,7 @@ def _summary(run: SyncRun) -> RunSummary:
 
 def _next_sync_at(connection: Any, now: datetime) -> datetime | None:
     """When the next scheduled delta is due; None if the schedule is switched off."""
-    if connection.schedule_every is None:
+    if connection.every is None:
         return None
-    every = timedelta(**{connection.schedule_period: connection.schedule_every})
-    return max((connection.schedule_ran_at or now) + every, now)
+    every = timedelta(**{connection.period: connection.every})
+    return max(connection.counts_from + every, now)

@@ -168,7 +168,7 @@ class StatusSerializer(serializers.Serializer):
     state = serializers.ChoiceField(
         choices=["connected", "delayed", "disconnected", "not_configured", "never_synced"]
     )
-    message = serializers.CharField(source="sentence")
+    message = serializers.CharField()
     advice = serializers.CharField()
     crm_name = serializers.CharField()
     last_sync = serializers.DateTimeField(source="last_success_at", allow_null=True)

@@ -38,6 +38,16 @@ class _Weather:
             return cls()
 
 
+def shared_name(base_url: str) -> str:
+    """Under which the failures of the CRM at this address are shared."""
+    return f"zoho:breaker:{base_url.rstrip('/').split('//')[-1]}"
+
+
+def failures_in(text: str | None) -> int:
+    """How many calls in a row have failed, by what is shared; 0 for a CRM that answers."""
+    return _Weather.read(text).failures
+
+
 class Breaker:
     """`admit` before a request, then `succeeded` or `failed`; a probe may also `abandon`."""
 
@@ -50,7 +60,7 @@ class Breaker:
         self._guard = threading.RLock()
         self._value = CachedValue(
             shared,
-            f"zoho:breaker:{host}",
+            shared_name(host),
             max_age_s=patience.state_cache_s,
             monotonic=timing.monotonic,
         )

@@ -339,9 +339,19 @@ def test_a_crm_that_is_down_leaves_the_dated_figures(rep_client: Client, pipelin
     rows.refused("Nimbus CRM cannot be reached: connection refused.")
     page = page_of(rep_client)
     assert notice(page) == "disconnected"
-    assert "Nimbus CRM cannot be reached: connection refused." in page
-    assert re.search(r"You see the state of \d+ \w+ \d{4}, \d\d:\d\d\.", page)
+    assert re.search(
+        r"The CRM does not answer\.</strong> You see the state of \d+ \w+ \d{4}, \d\d:\d\d\. "
+        r"It catches up by itself\.</span>",
+        page,
+    )
+    assert "connection refused" not in page, "the cause is for ops"
     assert "165000.50" in card(page, "total-pipeline")
+
+
+def test_ops_are_told_the_cause_as_well(ops_client: Client, pipeline: Any) -> None:
+    rows.refused("Nimbus CRM cannot be reached: connection refused.")
+    page = page_of(ops_client)
+    assert re.search(r"It catches up by itself\.<br>Nimbus CRM cannot be reached: c", page)
 
 
 def test_an_old_mirror_is_said_to_be_late(rep_client: Client) -> None:

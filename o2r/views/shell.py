@@ -28,7 +28,7 @@ from django_htmx.middleware import HtmxDetails
 from crm.errors import CrmError, SyncUnderWay
 from crm.freshness import RunProgress, RunSummary, SyncState, sync_state
 from crm.sync.runs import request_run
-from o2r.permissions import may_see_sales, may_start_sync
+from o2r.permissions import may_configure, may_see_sales, may_start_sync
 
 WORDS = {
     "connected": ("Connected", "circle-check"),
@@ -47,6 +47,7 @@ class Shell:
 
     sync: SyncState
     may_start: bool
+    sees_cause: bool
     poll_seconds: int
     asked_at: datetime
 
@@ -78,16 +79,20 @@ class Shell:
     def word(self) -> str:
         """The state in a word or two; a run under way comes first."""
         if self.sync.run:
-            return "Syncing"
+            return "No answer" if self.sync.failures else "Syncing"
         return WORDS[self.sync.state][0]
 
     @property
     def icon(self) -> str:
         """The shape that goes with the word: state is never colour alone."""
-        return "refresh" if self.sync.run else WORDS[self.sync.state][1]
+        if self.sync.run:
+            return "plug-connected-x" if self.sync.failures else "refresh"
+        return WORDS[self.sync.state][1]
 
     @property
     def progress_words(self) -> str:
+        if self.sync.run and self.sync.failures:
+            return f"trying again ({self.sync.failures + 1})"
         return progress_words(self.sync.run) if self.sync.run else ""
 
     @property
@@ -151,6 +156,7 @@ def shell_of(user: object, now: datetime) -> Shell:
     return Shell(
         sync=sync,
         may_start=sync.is_configured and bool(may_start_sync(user, "delta")),
+        sees_cause=bool(may_configure(user)),
         poll_seconds=poll_seconds(sync, now),
         asked_at=now,
     )

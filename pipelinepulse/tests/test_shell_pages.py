@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from django.utils import timezone
 from django.views.defaults import server_error
 
 from crm.models import SyncRun
+from crm.zoho.errors import Unreachable
+from crm.zoho.factory import client_from_settings
 from o2r.tests import mirror_rows as rows
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +39,11 @@ def configured(settings: Any) -> None:
 
 def text(response: Any) -> str:
     return response.content.decode()
+
+
+def plain(response: Any) -> str:
+    """Its words, without the markup."""
+    return " ".join(re.sub(r"<[^>]+>", " ", text(response)).split())
 
 
 def toast(response: Any) -> dict[str, str]:
@@ -256,6 +264,45 @@ def test_a_failed_sync_is_told_with_its_reason(rep_client: Client) -> None:
     response = indicator(rep_client, **{"X-Run": str(run.pk), "X-Revision": "older"})
     assert toast(response)["text"] == "Sync failed: The token was revoked."
     assert "The token was revoked." in text(response), "the toast is not the only record"
+
+
+def test_the_age_of_the_data_is_not_taken_for_that_of_an_outage(rep_client: Client) -> None:
+    detail = r'class="sync-detail">([^<]*)<time'
+    rows.synced(minutes_ago=3)
+    assert re.findall(detail, text(indicator(rep_client))) == [""]
+    rows.refused("The CRM is away.")
+    assert re.findall(detail, text(indicator(rep_client))) == ["data of "]
+
+
+def test_a_run_without_an_answer_is_not_said_to_be_syncing(rep_client: Client) -> None:
+    rows.synced()
+    SyncRun.objects.create(
+        kind="delta", trigger="schedule", status="running", requested_at=timezone.now()
+    )
+    first = indicator(rep_client)
+    assert "Syncing" in text(first)
+    with pytest.raises(Unreachable), closing(client_from_settings(purpose="check")) as crm:
+        crm.org()  # nothing listens there
+    again = indicator(rep_client, **{"X-Revision": known_revision(first)})
+    assert plain(again).startswith("No answer trying again (2)")
+    with pytest.raises(Unreachable), closing(client_from_settings(purpose="check")) as crm:
+        crm.org()
+    again = indicator(rep_client)
+    assert plain(again).startswith("No answer trying again (3)")
+    assert 'data-state="disconnected"' in text(again)
+    assert "The CRM does not answer. It catches up by itself." in plain(again)
+
+
+def test_an_outage_is_said_once_and_its_cause_to_ops(
+    rep_client: Client, ops_client: Client
+) -> None:
+    cause = "No answer from nimbus.example: refused. Check ZOHO_BASE_URL."
+    run = rows.synced()
+    rows.refused(cause)
+    SyncRun.objects.filter(pk=run.pk).update(status="failed", message=cause)
+    assert "ZOHO_BASE_URL" not in text(indicator(rep_client))
+    assert text(indicator(ops_client)).count(cause) == 1
+    assert plain(indicator(ops_client)).count("by itself") == 1
 
 
 # --- when things go wrong ------------------------------------------------------------------------
