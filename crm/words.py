@@ -8,11 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import django_filters
 from django import forms
-from django.db.models import Q
+from django.db import connection
+from django.db.models import F, Func, Q, TextField
+from django.db.models.lookups import Contains, Exact
 from django_filters.fields import IsoDateTimeField
 
 from crm.mapping.convert import FIRST_YEAR, LAST_YEAR, MAX_ID
@@ -20,6 +24,8 @@ from crm.models import CrmUser
 
 # Stands for "none given" where an empty value would mean "not filtered".
 NONE = "-"
+# More in one filter would make a query that SQLite refuses to read, and no person gives so many.
+MAX_WORDS = 100
 
 
 class WordsWidget(forms.TextInput):
@@ -49,7 +55,10 @@ class WordsField(forms.Field):
         self.choices = frozenset(choices) if choices is not None else None
 
     def clean(self, value: list[str] | None) -> list[str]:
-        words = [word for word in value or [] if word]
+        """Each word once. Raises ValidationError for too many, or for one that cannot be."""
+        words = list(dict.fromkeys(word for word in value or [] if word))
+        if len(words) > MAX_WORDS:
+            raise forms.ValidationError(f"At most {MAX_WORDS} values; these are {len(words)}.")
         for word in words:
             if len(word) > 255 or "\x00" in word:
                 raise forms.ValidationError("A value is too long or holds a NUL.")
@@ -62,6 +71,26 @@ class WordsField(forms.Field):
 
 class WordsFilter(django_filters.Filter):
     field_class = WordsField
+
+
+class Casefold(Func):
+    """Text without case, by the function that `crm/apps.py` gives SQLite."""
+
+    function = "CASEFOLD"
+    arity = 1
+    output_field = TextField()
+
+
+def containing(columns: Iterable[str], text: str) -> Q:
+    """Rows with `text` as a part of any of these columns, case ignored in every script."""
+    return reduce(or_, (_without_case(column, Contains, text) for column in columns))
+
+
+def _without_case(column: str, lookup: type[Contains | Exact], text: str) -> Q:
+    if connection.vendor == "sqlite" and not text.isascii():
+        # SQLite's LIKE knows upper and lower case of ASCII alone.
+        return Q(lookup(Casefold(F(column)), text.casefold()))
+    return Q(**{f"{column}__i{lookup.lookup_name}": text})
 
 
 class MomentField(IsoDateTimeField):
@@ -102,5 +131,5 @@ def owner_pks(words: Iterable[str]) -> list[int]:
     found = Q(pk__in=numbers) | Q(zoho_id__in=numbers)
     for word in words:
         if "@" in word:
-            found |= Q(email__iexact=word)
+            found |= _without_case("email", Exact, word)
     return list(CrmUser.objects.filter(found).values_list("pk", flat=True))

@@ -16,8 +16,7 @@ from zoneinfo import ZoneInfo
 
 import django_filters
 from django.conf import settings
-from django.db import connection
-from django.db.models import Exists, Func, OuterRef, Q, QuerySet, TextField
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import QueryDict
 from django.utils import timezone
 
@@ -28,6 +27,7 @@ from crm.words import (
     MomentFilter,
     WordsField,
     WordsFilter,
+    containing,
     joinable,
     numbers_in,
     owner_pks,
@@ -49,14 +49,6 @@ STAGE_ENDS = {"stage": stages.OPEN, "won": stages.WON, "lost": stages.LOST}
 CHANGE_KINDS = ("new", "stage", "amount", "closing_date", "won", "lost")
 
 
-class Casefold(Func):
-    """Text without case, by the function that `crm/apps.py` gives SQLite."""
-
-    function = "CASEFOLD"
-    arity = 1
-    output_field = TextField()
-
-
 class OpportunityFilter(django_filters.FilterSet):
     """Filters over live deals. `request` must carry the person for `mine`."""
 
@@ -65,9 +57,7 @@ class OpportunityFilter(django_filters.FilterSet):
     service_line = WordsFilter(method="by_word")
     owner = WordsFilter(method="by_owner")
     account = WordsFilter(method="by_account")
-    company = django_filters.CharFilter(
-        field_name="account__name", lookup_expr="icontains", max_length=200
-    )
+    company = django_filters.CharFilter(method="by_company", max_length=200)
     mine = WordsFilter(choices=("0", "1"), method="by_mine")
     search = django_filters.CharFilter(method="by_search", max_length=200)
     outcome = WordsFilter(choices=OUTCOMES, method="by_outcome")
@@ -113,6 +103,9 @@ class OpportunityFilter(django_filters.FilterSet):
             found |= Q(account__isnull=True)
         return rows.filter(found)
 
+    def by_company(self, rows: QuerySet, name: str, text: str) -> QuerySet:
+        return rows.filter(containing(["account__name"], text))
+
     def by_mine(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
         if "1" not in words:
             return rows
@@ -122,13 +115,7 @@ class OpportunityFilter(django_filters.FilterSet):
         text = text.strip().replace("\x00", "")
         if not text:
             return rows
-        if connection.vendor == "sqlite" and not text.isascii():
-            # SQLite's LIKE knows upper and lower case of ASCII alone.
-            folded = text.casefold()
-            return rows.alias(
-                folded_name=Casefold("name"), folded_account=Casefold("account__name")
-            ).filter(Q(folded_name__contains=folded) | Q(folded_account__contains=folded))
-        return rows.filter(Q(name__icontains=text) | Q(account__name__icontains=text))
+        return rows.filter(containing(("name", "account__name"), text))
 
     def by_outcome(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
         return querysets.with_outcome(rows, words, today_of_business())

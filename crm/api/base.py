@@ -22,7 +22,7 @@ from rest_framework.viewsets import GenericViewSet
 from crm.api.paging import Order, Pages
 from crm.models import CrmConnection
 from crm.permissions import may_see_sales
-from crm.words import WordsField, is_number
+from crm.words import MAX_WORDS, WordsField, is_number
 
 ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Our id, or the CRM's.")
 
@@ -106,7 +106,7 @@ def _schema_of(field: Any) -> dict[str, Any]:
         word: dict[str, Any] = {"type": "string"}
         if field.choices is not None:
             word["enum"] = sorted(field.choices)
-        return {"type": "array", "items": word}
+        return {"type": "array", "items": word, "maxItems": MAX_WORDS}
     formats = {"DateField": "date", "MomentField": "date-time"}
     kind = type(field).__name__
     if kind == "DecimalField":

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-
 import django_filters
 from django.db.models import Q, QuerySet
 
 from crm.models import Account, Contact, CrmUser, Lead, Pipeline, SyncRun
 from crm.models import runs as ledger
-from crm.words import NONE, MomentFilter, WordsFilter, numbers_in, owner_pks
+from crm.words import NONE, MomentFilter, WordsFilter, containing, numbers_in, owner_pks
 
 
 class MirrorFilter(django_filters.FilterSet):
@@ -24,9 +21,7 @@ class MirrorFilter(django_filters.FilterSet):
 
     def by_search(self, rows: QuerySet, name: str, text: str) -> QuerySet:
         """Part of any searched column, case ignored."""
-        return rows.filter(
-            reduce(or_, (Q(**{f"{column}__icontains": text}) for column in self.searched))
-        )
+        return rows.filter(containing(self.searched, text))
 
     def by_owner(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
         found = Q(owner__in=owner_pks(words))
@@ -92,7 +87,7 @@ class UserFilter(django_filters.FilterSet):
         fields: list[str] = []
 
     def by_search(self, rows: QuerySet, name: str, text: str) -> QuerySet:
-        return rows.filter(Q(name__icontains=text) | Q(email__icontains=text))
+        return rows.filter(containing(("name", "email"), text))
 
     def by_status(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
         return rows.filter(status__in=words)

@@ -54,6 +54,8 @@ class Pages(BasePagination):
     def paginate_queryset(self, queryset: QuerySet, request: Request, view: Any = None) -> list:
         self.url = request.build_absolute_uri()
         query = request.query_params
+        # A cursor holds for the lists of one model: another's values would not fit its columns.
+        self.salt = f"{_SALT}.{queryset.model._meta.label_lower}"
         self.limit = min(_whole(query, "limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
         cursor = self._cursor_of(query)
         self.offset = self._offset_of(query)
@@ -76,7 +78,7 @@ class Pages(BasePagination):
         if not text:
             return Position("", None, 0)
         try:
-            return Position(*signing.loads(text, salt=_SALT))
+            return Position(*signing.loads(text, salt=self.salt))
         except (signing.BadSignature, TypeError, ValueError):
             raise ValidationError(
                 {"cursor": ["This is no cursor of this list. Take it from `next`."]}
@@ -177,7 +179,7 @@ class Pages(BasePagination):
                 lambda held, name: getattr(held, name, None), self.order.column.split("__"), row
             )
         written = value.isoformat() if hasattr(value, "isoformat") else value
-        return signing.dumps([self.ordering, written, row.pk, back], salt=_SALT)
+        return signing.dumps([self.ordering, written, row.pk, back], salt=self.salt)
 
     def _link(self, *, offset: int | None = None, cursor: str | None = None) -> str:
         url = replace_query_param(self.url, "limit", self.limit)

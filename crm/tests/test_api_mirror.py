@@ -131,6 +131,50 @@ def test_accounts_are_searched_ignoring_case_and_filtered_by_owner(rep_client) -
         assert ids(rep_client.get("/api/accounts", {"owner": word})) == pks(found)
 
 
+@pytest.mark.parametrize("word", ["ÅNGSTRÖM & SÖHNE", "ångström", "ÖHNE", "Ångström"])
+@pytest.mark.parametrize(
+    ("path", "column"),
+    [
+        ("accounts", "name"),
+        ("contacts", "last_name"),
+        ("leads", "company"),
+        ("leads", "first_name"),
+        ("users", "name"),
+    ],
+)
+def test_search_ignores_case_in_every_script(rep_client, path: str, column: str, word: str) -> None:
+    found = FACTORIES[path](**{column: "Ångström & Söhne"})
+    FACTORIES[path](**{column: "Angstrom"})
+    assert ids(rep_client.get(f"/api/{path}", {"search": word})) == pks(found)
+
+
+@pytest.mark.parametrize("word", ["100%", "a_b", "ü%", "ü_b"])
+def test_searched_signs_stand_for_themselves(rep_client, word: str) -> None:
+    found = AccountFactory(name=f"X {word.upper()} Y")
+    AccountFactory(name=f"X {word.replace('%', 'c').replace('_', 'c')} Y")
+    assert ids(rep_client.get("/api/accounts", {"search": word})) == pks(found)
+
+
+def test_owner_is_found_by_an_address_that_is_not_ascii(rep_client) -> None:
+    found = AccountFactory(owner=CrmUserFactory(email="Jürgen@example.com"))
+    assert ids(rep_client.get("/api/accounts", {"owner": "JÜRGEN@example.com"})) == pks(found)
+
+
+@pytest.mark.parametrize(
+    "path", ["accounts?owner=", "accounts?industry=", "contacts?account=", "leads?status="]
+)
+def test_a_hundred_values_are_read_and_more_are_refused(rep_client, path: str) -> None:
+    at_most = ",".join(f"{n}@example.com" for n in range(100))
+    again = at_most.partition(",")[0]
+    assert ids(rep_client.get(f"/api/{path}{at_most},{again}")) == []
+    for more in (101, 999, 1300):
+        words = ",".join(f"{n}@example.com" for n in range(more))
+        response = rep_client.get(f"/api/{path}{words}")
+        name = path.partition("?")[2].removesuffix("=")
+        assert response.status_code == 422, response.content
+        assert response.json()["errors"][name] == [f"At most 100 values; these are {more}."]
+
+
 def test_several_values_are_repeated_or_separated_by_commas(rep_client) -> None:
     a, b, _ = (LeadFactory(status=status) for status in ("New", "Contacted", "Lost"))
     for query in ("status=New,Contacted", "status=New&status=Contacted"):
@@ -276,6 +320,19 @@ def test_cursor_belongs_to_its_ordering(rep_client) -> None:
     link = rep_client.get("/api/accounts?limit=1&ordering=name&cursor=").json()["next"]
     response = rep_client.get(link.replace("ordering=name", "ordering=-name"))
     assert list(response.json()["errors"]) == ["cursor"]
+
+
+def test_cursor_of_another_list_is_refused(rep_client) -> None:
+    CrmUserFactory.create_batch(3)
+    AccountFactory.create_batch(3)
+    for ordering in ("updated_at", "name", "id"):
+        first = rep_client.get(f"/api/users?limit=1&ordering={ordering}&cursor=").json()
+        query = first["next"].partition("?")[2]
+        assert len(ids(rep_client.get(f"/api/users?{query}"))) == 1
+        for path in ("accounts", "leads", "opportunities"):
+            response = rep_client.get(f"/api/{path}?{query}")
+            assert response.status_code == 422, response.content
+            assert list(response.json()["errors"]) == ["cursor"]
 
 
 def test_next_becomes_a_cursor_where_offsets_end(rep_client, monkeypatch) -> None:

@@ -177,6 +177,28 @@ def test_list_is_filtered_by_what_a_deal_is(rep_client) -> None:
         assert ids(rep_client.get(f"{URL}?{query}")) == pks(expected), query
 
 
+@pytest.mark.parametrize("query", ["search=MÜLLER", "search=grün", "company=MÜLLER & GRÜN"])
+def test_case_is_ignored_in_every_script(rep_client, query: str) -> None:
+    by_account = DealFactory(account=AccountFactory(name="Müller & Grün"))
+    by_name = DealFactory(name="müller, GRÜN", account=None)
+    DealFactory(name="Mueller", account=AccountFactory(name="Gruen"))
+    expected = [by_account] if query.startswith("company") else [by_name, by_account]
+    assert ids(rep_client.get(f"{URL}?{query.replace('&', '%26')}")) == pks(*expected)
+
+
+@pytest.mark.parametrize("path", [URL, f"{URL}/stats", "/api/zoho/live-pipeline"])
+@pytest.mark.parametrize("name", ["owner", "account", "territory", "service_line"])
+def test_a_hundred_values_of_a_filter_and_no_more(rep_client, path: str, name: str) -> None:
+    words = [f"{n}@example.com" for n in range(101)]
+    everything = {each: ",".join(words[:100]) for each in ("owner", "account", "territory")}
+    assert rep_client.get(path, everything | {name: ",".join(words[:100])}).status_code == 200
+    for more in (words, words * 10, ["same"] * 1300 + words):
+        response = rep_client.get(path, {name: ",".join(more)})
+        assert response.status_code == 422, response.content
+        assert response.json()["errors"][name][0].startswith("At most 100 values")
+    assert rep_client.get(path, {name: ",".join(["same"] * 1300)}).status_code == 200
+
+
 def test_mine_are_those_of_the_crm_user_with_my_address(rep_client, rep) -> None:
     mine = DealFactory(owner=CrmUserFactory(email=rep.email.upper()))
     DealFactory()
