@@ -72,14 +72,35 @@ def default_meaning(
     return StageMeaning(ours, kind, usual, True)
 
 
-class StageTable:
-    """Looks a stage name up. Made from `(actual, display, StageMeaning)` rows."""
+class StageRow(NamedTuple):
+    """A stage of the CRM with every name that a deal may still know it by."""
 
-    def __init__(self, rows: Iterable[tuple[str, str, StageMeaning]]) -> None:
+    actual: str
+    display: str
+    meaning: StageMeaning
+    former: tuple[str, ...] = ()
+    in_use: bool = True
+
+
+class StageTable:
+    """Looks a stage name up.
+
+    Where two stages go by one name: the one in use before the one that is not, and of these the
+    one that is shown so, then the one that is called so, then the one that once was shown so.
+    """
+
+    def __init__(self, rows: Iterable[StageRow]) -> None:
         self._by_name: dict[str, StageMeaning] = {}
-        for actual, display, meaning in rows:
-            self._by_name[display] = meaning
-            self._by_name.setdefault(actual, meaning)
+        rows = list(rows)
+        for some in ([r for r in rows if r.in_use], [r for r in rows if not r.in_use]):
+            for names_of in (
+                lambda row: (row.display,),
+                lambda row: (row.actual,),
+                lambda row: row.former,
+            ):
+                for row in some:
+                    for name in names_of(row):
+                        self._by_name.setdefault(name, row.meaning)
 
     def meaning(self, name: str | None) -> StageMeaning:
         """An unknown or empty name is *other*, which counts as open."""
@@ -89,6 +110,6 @@ class StageTable:
 def default_table() -> StageTable:
     """The table for a CRM whose stage metadata could not be read."""
     return StageTable(
-        (name, name, StageMeaning(ours, kind, usual, True))
+        StageRow(name, name, StageMeaning(ours, kind, usual, True))
         for name, (ours, usual, kind) in DEFAULTS.items()
     )

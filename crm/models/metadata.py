@@ -91,6 +91,12 @@ class CrmStage(models.Model):
 
     actual_name = models.CharField(max_length=255, unique=True)
     display_name = models.CharField(max_length=255)
+    former_names = models.JSONField(
+        default=list,
+        blank=True,
+        editable=False,
+        help_text="How it was shown before: deals that were not read since still say so.",
+    )
     forecast_type = models.CharField(
         max_length=4, choices=[("open", "Open"), ("won", "Closed won"), ("lost", "Closed lost")]
     )

@@ -57,10 +57,12 @@ def mapping_of(module: str, profile: str) -> list[FieldSpec]:
 def stage_table() -> stages.StageTable:
     """As mirrored and edited; the default table while the CRM's stages are unknown."""
     rows = [
-        (
+        stages.StageRow(
             stage.actual_name,
             stage.display_name,
             stages.StageMeaning(stage.our_stage, stage.forecast_type, stage.probability, True),
+            former=tuple(stage.former_names),
+            in_use=stage.in_use,
         )
         for stage in CrmStage.objects.all()
     ]

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from crm.errors import NotSynced
 from crm.models import ChangeEvent
-from crm.sync import deletions, modules, runs, watermark
+from crm.sync import deletions, metadata, modules, runs, watermark
 from crm.sync.context import SyncContext
 from crm.sync.modules import Module
 from crm.sync.page import Counts
@@ -57,12 +57,14 @@ class Preview:
 
 
 def preview(kind: str, module_names: Sequence[str], *, since: datetime | None) -> Preview:
-    """Read as a run would and roll every page back. Raises the client's errors."""
+    """Read as a run would and roll every page back. Raises the client's errors, and
+    OtherOrganisation as a run would."""
     chosen = [m for m in modules.ORDER if not module_names or m.name in module_names]
     result = Preview()
     client = client_from_settings()
     context = SyncContext(timezone.now())
     try:
+        metadata.check_organisation(client)
         for module in chosen:
             try:
                 result.counts[module.name] = _module(client, context, module, kind, since, result)

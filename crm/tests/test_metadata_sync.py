@@ -132,17 +132,6 @@ def test_the_same_rates_again_are_kept_once(crm: Crm) -> None:
     assert ExchangeRate.objects.count() == count
 
 
-def test_what_ops_say_of_a_stage_stays_and_reaches_its_deals(crm: Crm) -> None:
-    crm.sync("full")
-    CrmStage.objects.filter(display_name="Value Proposition").update(
-        our_stage="proposal", probability=33, is_edited=True
-    )
-    run = crm.sync("full")
-    assert run.status == "succeeded"
-    stage = CrmStage.objects.get(display_name="Value Proposition")
-    assert (stage.our_stage, stage.probability) == ("proposal", 33)
-
-
 def test_a_field_that_ops_map_elsewhere_is_read_from_there(crm: Crm) -> None:
     crm.sync("full")
     FieldMapping.objects.create(module="Deals", our_field="territory", api_name="Lead_Source")

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from crm import stages
-from crm.stages import LOST, OPEN, WON, StageMeaning, StageTable, default_meaning, default_table
+from crm.stages import (
+    LOST,
+    OPEN,
+    WON,
+    StageMeaning,
+    StageRow,
+    StageTable,
+    default_meaning,
+    default_table,
+)
 
 # RULES 3: CRM stage, ours, default percent.
 TABLE = [
@@ -53,19 +62,35 @@ def test_metadata_decides_before_the_table(
 
 def test_a_renamed_stage_is_found_by_its_shown_and_its_actual_name() -> None:
     meaning = default_meaning("Qualification", "First talk", "Open", 10)
-    table = StageTable([("Qualification", "First talk", meaning)])
+    table = StageTable([StageRow("Qualification", "First talk", meaning)])
     assert table.meaning("First talk").ours == "qualification"
     assert table.meaning("Qualification").ours == "qualification"
 
 
 def test_a_shown_name_wins_over_the_actual_name_of_another_stage() -> None:
     swapped = [
-        ("A", "B", StageMeaning("proposal", OPEN, 1, True)),
-        ("B", "C", StageMeaning("negotiation", OPEN, 2, True)),
+        StageRow("A", "B", StageMeaning("proposal", OPEN, 1, True)),
+        StageRow("B", "C", StageMeaning("negotiation", OPEN, 2, True)),
     ]
     for rows in (swapped, swapped[::-1]):
         assert StageTable(rows).meaning("B").ours == "proposal"
         assert StageTable(rows).meaning("C").ours == "negotiation"
+
+
+def test_a_stage_is_found_by_the_names_it_was_shown_by_before() -> None:
+    lost = StageMeaning("closed_lost", LOST, 0, True)
+    table = StageTable([StageRow("Lost 1", "Lost 3", lost, former=("Lost 1", "Lost 2"))])
+    assert {table.meaning(f"Lost {n}") for n in (1, 2, 3)} == {lost}
+
+
+def test_a_stage_in_use_wins_over_one_that_no_longer_is() -> None:
+    old = StageRow("A", "Talks", StageMeaning("discovery", OPEN, 20, True), in_use=False)
+    new = StageRow("B", "Talks", StageMeaning("negotiation", OPEN, 90, True))
+    renamed = StageRow("C", "Now", StageMeaning("proposal", OPEN, 75, True), former=("Talks",))
+    for rows in ([old, new], [new, old], [renamed, new], [new, renamed]):
+        assert StageTable(rows).meaning("Talks").ours == "negotiation"
+    for rows in ([old, renamed], [renamed, old]):
+        assert StageTable(rows).meaning("Talks").ours == "proposal"
 
 
 @pytest.mark.parametrize("name", ["Verbal Agreement", "", None, "qualification"])

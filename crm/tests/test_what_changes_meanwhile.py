@@ -25,7 +25,7 @@ from crm.models import (
     SyncLease,
     SyncRun,
 )
-from crm.sync import lease, metadata, reachability, runs, watermark
+from crm.sync import lease, metadata, reachability, runs, stage_metadata, watermark
 from crm.tests.synced import Crm
 from crm.zoho.errors import BreakerOpen
 
@@ -72,7 +72,7 @@ def test_where_the_metadata_says_nothing_of_stages_the_layouts_do(crm: Crm) -> N
     told = [{**silent[0], "forecast_type": "Closed Won", "probability": 100}]
     metadata._read_fields(_Saying(fields=[{**field, "pick_list_values": silent}]), "Deals", _NOW)
     layouts = [{"id": "1", "sections": [{"fields": [{**field, "pick_list_values": told}]}]}]
-    metadata._keep_stages(layouts, None)
+    stage_metadata.keep(layouts, None)
     from crm.models import CrmStage
 
     stage = CrmStage.objects.get(actual_name="Won by us")
@@ -94,9 +94,6 @@ class _Saying:
     def org(self) -> dict:
         return self.answers["org"]
 
-    def currencies(self) -> list[dict]:
-        return self.answers["currencies"]
-
 
 @pytest.mark.parametrize(
     ("org", "home"),
@@ -110,18 +107,18 @@ class _Saying:
 def test_an_unknown_home_currency_is_unknown_and_not_sgd(
     crm: Crm, org: dict[str, Any], home: str
 ) -> None:
-    connection = metadata._read_organisation(_Saying(org={"id": "1", **org}), _NOW)
+    connection = metadata._read_organisation(_Saying(org={"id": "1", **org}))
     assert connection.home_currency == home
 
 
 def test_several_currencies_say_that_multi_currency_is_on(crm: Crm) -> None:
-    connection = metadata._read_organisation(_Saying(org={"id": "1", "iso_code": "USD"}), _NOW)
+    connection = metadata._read_organisation(_Saying(org={"id": "1", "iso_code": "USD"}))
     assert not connection.multi_currency
     both = [
         {"iso_code": "USD", "exchange_rate": "1.000000000", "is_base": True},
         {"iso_code": "EUR", "exchange_rate": "0.900000000"},
     ]
-    metadata._read_currencies(_Saying(currencies=both), connection, _NOW)
+    metadata._keep_currencies(both, connection, _NOW.date())
     assert CrmConnection.objects.get().multi_currency
 
 
