@@ -478,7 +478,7 @@ class FieldMappingAdmin(admin.ModelAdmin):
             self.message_user(
                 request,
                 f"The CRM has no field {obj.api_name} in {obj.module}, as far as is known: until "
-                "it does, the field stays empty here.",
+                "it does, the field keeps its last values here.",
                 messages.WARNING,
             )
         self._say_what_follows(request)
