@@ -1,7 +1,8 @@
 """How old the mirror is and how the connection to the CRM stands, for pages and API.
 
 Freshness is now minus the CRM's clock at the start of the last complete run that covers a module;
-of several modules the oldest counts.
+of several modules the oldest counts. Modules that the CRM does not let us read any more are left
+out of that number, and named: they stand still, the others do not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
-from django_celery_beat.models import PeriodicTask
+from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule
 from crm.models import runs as ledger
@@ -114,32 +115,62 @@ def freshness_seconds(now: datetime) -> int | None:
 def _connection(now: datetime) -> Any:
     """The connection with what the mirror's states, the schedule and the breaker say: one query,
     and one more before the first attempt."""
-    states = MirrorState.objects.filter(module__in=modules.BY_NAME).order_by()
-
-    def number_of(rows: QuerySet) -> Coalesce:
-        counted = rows.annotate(group=Value(1)).values("group").annotate(n=Count("pk")).values("n")
-        return Coalesce(Subquery(counted), 0)
-
-    oldest = states.filter(complete_s0__isnull=False).order_by("complete_s0")
-    refused = states.filter(complete_s0__isnull=True).exclude(skipped_message="")
     found = CrmConnection.objects.annotate(
-        oldest_s0=Subquery(oldest.values("complete_s0")[:1]),
-        modules_read=number_of(oldest.order_by()),
-        modules_refused=number_of(refused),
+        **_states(),
         weather=Subquery(_weather(now).values("value")[:1]),
         **{name: Subquery(_schedule().values(name)[:1]) for name in SCHEDULE},
     ).first()
     return found or _never_tried()
 
 
-SCHEDULE = ("counts_from", "every", "period")
+def _states() -> dict[str, Subquery]:
+    """What each module's row says, by names that `_readings` takes apart."""
+    return {
+        f"{name}_{column}": Subquery(
+            MirrorState.objects.filter(module=name).order_by().values(column)[:1]
+        )
+        for name in modules.BY_NAME
+        for column in ("complete_s0", "skipped_message")
+    }
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How far the mirror of a module reaches; `refusal` is why the CRM lets it reach no further."""
+
+    module: str
+    s0: datetime | None
+    refusal: str
+
+
+def _readings(connection: Any) -> list[_Reading]:
+    return [
+        _Reading(
+            name,
+            getattr(connection, f"{name}_complete_s0"),
+            getattr(connection, f"{name}_skipped_message") or "",
+        )
+        for name in modules.BY_NAME
+    ]
+
+
+def _behind(connection: Any, now: datetime) -> list[_Reading]:
+    """Modules that are older than they should be while another one is not: they have a reason of
+    their own. One that the CRM never let us read has nothing to be old."""
+    read = [each for each in _readings(connection) if each.s0 is not None]
+    old = [each for each in read if now - each.s0 > DELAYED_AFTER]
+    return old if len(old) < len(read) else []
+
+
+SCHEDULE = ("counts_from", "every", "period", "crontab_id")
 
 
 def _schedule() -> QuerySet:
     """The schedule of the delta, if it is on. Beat counts a task that it never sent from the
     moment the row was made or changed."""
     return (
-        PeriodicTask.objects.filter(task=DELTA_TASK, enabled=True, interval__isnull=False)
+        PeriodicTask.objects.filter(task=DELTA_TASK, enabled=True)
+        .exclude(interval=None, crontab=None)
         .annotate(
             counts_from=Coalesce("last_run_at", "date_changed"),
             every=F("interval__every"),
@@ -158,8 +189,9 @@ def _weather(now: datetime) -> QuerySet:
 def _never_tried() -> Any:
     """Before the first attempt there is no row; looking at a page makes none."""
     connection: Any = CrmConnection()
-    connection.oldest_s0 = connection.weather = None
-    connection.modules_read = connection.modules_refused = 0
+    connection.weather = None
+    for name in _states():
+        setattr(connection, name, None)
     schedule = _schedule().values(*SCHEDULE).first() or dict.fromkeys(SCHEDULE)
     for name, value in schedule.items():
         setattr(connection, name, value)
@@ -167,17 +199,23 @@ def _never_tried() -> Any:
 
 
 def _freshness(connection: Any, now: datetime) -> int | None:
-    known = connection.modules_read + connection.modules_refused
-    if connection.oldest_s0 is None or known < len(modules.ORDER):
+    readings = _readings(connection)
+    if any(each.s0 is None and not each.refusal for each in readings):
         return None
-    return max(0, int((now - connection.oldest_s0).total_seconds()))
+    read = [each for each in readings if each.s0 is not None]
+    # All refused: how old they are is all there is to say.
+    counted = [each.s0 for each in read if not each.refusal] or [each.s0 for each in read]
+    return max(0, int((now - min(counted)).total_seconds())) if counted else None
 
 
 def _runs() -> tuple[Any, SyncRun | None]:
     """The run under way, with the sums of its parts, and the last that ended: one query."""
-    ended = SyncRun.objects.exclude(
-        status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED]
-    ).order_by("-requested_at")
+    ended = (
+        # Notices come all day: the last of them says nothing about the last sync.
+        SyncRun.objects.exclude(kind="webhook")
+        .exclude(status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED])
+        .order_by("-requested_at")
+    )
     active = Q(lane="sync", status__in=[ledger.QUEUED, ledger.RUNNING])
     unread = SyncRunModule.objects.filter(
         run=OuterRef("pk"), state__in=["reading", "sweeping", "pending"]
@@ -219,13 +257,14 @@ def sync_state(now: datetime) -> SyncState:
     run, last = _runs()
     fresh = _freshness(connection, now)
     failures = breaker.failures_in(connection.weather)
-    state = _state(connection, fresh, failures)
-    sentence, advice = _words(state, connection, last, failures)
+    state = _state(connection, fresh, failures, now)
+    behind = _behind(connection, now)
+    sentence, advice = _words(state, connection, last, failures, behind)
     return SyncState(
         state=state,
         sentence=sentence,
         advice=advice,
-        cause=_cause(state, connection),
+        cause=_cause(state, connection, behind),
         failures=failures,
         last_success_at=connection.last_success_at,
         last_attempt_at=connection.last_attempt_at,
@@ -240,20 +279,26 @@ def sync_state(now: datetime) -> SyncState:
     )
 
 
-def _state(connection: CrmConnection, fresh: int | None, failures: int) -> str:
+def _state(connection: Any, fresh: int | None, failures: int, now: datetime) -> str:
     if settings.ZOHO is None:
         return NOT_CONFIGURED
     if connection.error_code or failures >= OUTAGE_FAILURES:
         return DISCONNECTED
     if fresh is None:
         return NEVER_SYNCED
+    if _behind(connection, now):
+        return DELAYED  # the CRM is read, but not all of it
     if fresh > DISCONNECTED_AFTER.total_seconds():
         return DISCONNECTED
     return DELAYED if fresh > DELAYED_AFTER.total_seconds() else CONNECTED
 
 
 def _words(
-    state: str, connection: CrmConnection, last: SyncRun | None, failures: int
+    state: str,
+    connection: CrmConnection,
+    last: SyncRun | None,
+    failures: int,
+    behind: list[_Reading],
 ) -> tuple[str, str]:
     """What everybody is told: how it stands, and what comes of it."""
     if state == NOT_CONFIGURED:
@@ -266,12 +311,29 @@ def _words(
     if state == NEVER_SYNCED:
         return "The first sync has not finished yet.", ""
     name = connection.org_name or "the CRM"
+    if state == DELAYED and behind:
+        return _partly(behind)
     if state == DELAYED:
         return (
             f"The mirror of {name} is older than it should be.",
             "It catches up with the next sync; “Sync now” does it at once.",
         )
     return f"Connected to {name}.", ""
+
+
+def _partly(behind: list[_Reading]) -> tuple[str, str]:
+    names = _listed([each.module for each in behind])
+    refused = _listed([each.module for each in behind if each.refusal])
+    return (
+        f"{names} are older than they should be; the rest is up to date.",
+        f"The CRM does not let us read {refused}: ops can see why and mend it."
+        if refused
+        else "They catch up with a later sync; ops can see what keeps them.",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _outage(connection: CrmConnection, last: SyncRun | None, failures: int) -> tuple[str, str]:
@@ -285,8 +347,10 @@ def _outage(connection: CrmConnection, last: SyncRun | None, failures: int) -> t
     return "The sync has stopped.", "Ops can see why and mend it."
 
 
-def _cause(state: str, connection: CrmConnection) -> str:
+def _cause(state: str, connection: CrmConnection, behind: list[_Reading]) -> str:
     """The error itself says what to do about it."""
+    if state == DELAYED:
+        return " ".join(f"{each.module}: {each.refusal}" for each in behind if each.refusal)
     if state != DISCONNECTED:
         return ""
     if not connection.error_code and _is_silent(connection):
@@ -323,8 +387,14 @@ def _summary(run: SyncRun) -> RunSummary:
 
 
 def _next_sync_at(connection: Any, now: datetime) -> datetime | None:
-    """When the next scheduled delta is due; None if the schedule is switched off."""
-    if connection.every is None:
+    """When the next scheduled delta is due; None if the schedule is switched off. One query more
+    where ops have given times of the clock."""
+    if connection.every is not None:
+        every = timedelta(**{connection.period: connection.every})
+        return max(connection.counts_from + every, now)
+    by_clock = CrontabSchedule.objects.filter(pk=connection.crontab_id).first()
+    if by_clock is None:
         return None
-    every = timedelta(**{connection.period: connection.every})
-    return max(connection.counts_from + every, now)
+    start, ends_in, _ = by_clock.schedule.remaining_delta(connection.counts_from)
+    due: datetime = start + ends_in
+    return max(due, now)
