@@ -6,19 +6,24 @@ What an act does is decided in `crm/sync`; who may, by the permission functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import path
 from django.utils import timezone
+from django.utils.formats import date_format
+from django.views.decorators.http import require_POST
 
 from crm import models, stages
 from crm.api.paging import EXACT_TO
@@ -42,12 +47,42 @@ class QuickPaginator(Paginator):
         return self.object_list.order_by()[:EXACT_TO].count()
 
 
+MINOR = "_minor"
+
+
+@cache
+def money_column(name: str) -> Callable[[Any], str]:
+    """For a column of whole minor units: the amount as people write it, with its currency.
+
+    `amount_minor` is in the row's own currency, every other one in SGD.
+    """
+
+    @admin.display(
+        description=name.removesuffix(MINOR).replace("_", " ").replace("sgd", "SGD"),
+        ordering=name,
+    )
+    def written(row: Any) -> str:
+        minor = getattr(row, name)
+        if minor is None:
+            return "–"
+        code = row.currency if name == "amount_minor" else "SGD"
+        decimals = decimals_of(code)
+        return f"{Decimal(minor).scaleb(-decimals):,.{decimals}f} {code}"
+
+    return written
+
+
 class ReadOnlyAdmin(admin.ModelAdmin):
     """Rows that only the sync writes: to search and to look at."""
 
     paginator = QuickPaginator
     show_full_result_count = False
     list_per_page = 50
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """All of them, money as people write it."""
+        names = super().get_fields(request, obj)
+        return [money_column(name) if name.endswith(MINOR) else name for name in names]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -91,16 +126,10 @@ class RecordAdmin(ReadOnlyAdmin):
 
 @admin.register(models.Deal)
 class DealAdmin(RecordAdmin):
-    list_display = ["name", "account", "owner", "stage", "money", "closing_date", "crm_modified_at"]
+    list_display = ["name", "account", "owner", "stage", money_column("amount_minor")]
+    list_display += ["closing_date", "crm_modified_at"]
     list_select_related = ["owner", "account"]
     list_filter = [OurStageFilter, "stage_type", *RecordAdmin.list_filter]
-
-    @admin.display(description="amount")
-    def money(self, deal: models.Deal) -> str:
-        if deal.amount_minor is None:
-            return "–"
-        decimals = decimals_of(deal.currency)
-        return f"{Decimal(deal.amount_minor).scaleb(-decimals):,.{decimals}f} {deal.currency}"
 
 
 @admin.register(models.Account)
@@ -171,42 +200,33 @@ class SyncRunAdmin(ReadOnlyAdmin):
     search_fields = ["id__exact", "error_code", "message"]
     ordering = ["-pk"]
     inlines = [RunPartInline]
-    actions = ["sync_now", "sync_fully"]
-    actions_on_bottom = True
 
-    @admin.action(description="Sync now (delta)", permissions=["delta"])
-    def sync_now(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._start(request, DELTA)
+    def get_urls(self) -> list[Any]:
+        start = self.admin_site.admin_view(require_POST(self.start))
+        return [path("start/<str:kind>/", start, name="crm_syncrun_start"), *super().get_urls()]
 
-    @admin.action(description="Full sync", permissions=["full"])
-    def sync_fully(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._start(request, FULL)
-
-    def has_delta_permission(self, request: HttpRequest) -> bool:
-        return bool(may_start_sync(request.user, DELTA))
-
-    def has_full_permission(self, request: HttpRequest) -> bool:
-        return bool(may_start_sync(request.user, FULL))
-
-    def _start(self, request: HttpRequest, kind: str) -> None:
+    def start(self, request: HttpRequest, kind: str) -> HttpResponse:
+        """Ask for a sync; what came of it is said above the list of runs."""
+        if kind not in (DELTA, FULL):
+            raise Http404
+        decision = may_start_sync(request.user, kind)
+        if not decision:
+            raise PermissionDenied(decision.why)
         try:
             run = request_run(kind=kind, trigger="user", user=request.user)
         except CrmError as error:
             self.message_user(request, error.message, messages.ERROR)
         else:
             self.message_user(request, f"Sync started: run {run.pk}, {run.kind}.")
+        return redirect("admin:crm_syncrun_changelist")
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """These acts concern no row, so that none has to be ticked."""
-        if request.POST.get("action") in self.actions and not request.POST.getlist(
-            ACTION_CHECKBOX_NAME
-        ):
-            post = request.POST.copy()
-            post[ACTION_CHECKBOX_NAME] = "0"
-            request.POST = post
-        return super().changelist_view(request, extra_context)
+        """With a button for each kind that this person may start: it concerns no row."""
+        kinds = {DELTA: "Sync now", FULL: "Full sync"}
+        offered = [kind for kind in kinds.items() if may_start_sync(request.user, kind[0])]
+        return super().changelist_view(request, {**(extra_context or {}), "kinds": offered})
 
 
 @admin.register(models.SyncRunModule)
@@ -558,6 +578,20 @@ class PipelineStageAdmin(ReadOnlyAdmin):
 class SharedValueAdmin(ReadOnlyAdmin):
     """Names and lives only: among the values is the token, if encrypted."""
 
-    list_display = ["name", "expires_at"]
-    fields = ["name", "set_at", "expires_at"]
+    list_display = ["name", "was_set", "expires"]
+    fields = ["name", "was_set", "expires"]
     search_fields = ["name"]
+
+    @admin.display(description="set at", ordering="set_at")
+    def was_set(self, row: models.SharedValue) -> str:
+        return moment_of(row.set_at)
+
+    @admin.display(description="expires at", ordering="expires_at")
+    def expires(self, row: models.SharedValue) -> str:
+        return "never" if row.expires_at is None else moment_of(row.expires_at)
+
+
+def moment_of(epoch: float) -> str:
+    """Seconds since 1970 as the admin writes a time."""
+    local = timezone.localtime(datetime.fromtimestamp(epoch, UTC))
+    return date_format(local, "DATETIME_FORMAT")

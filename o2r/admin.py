@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from crm.admin import ReadOnlyAdmin
+from crm.admin import ReadOnlyAdmin, money_column
 from o2r import models
 
 
 @admin.register(models.Opportunity)
 class OpportunityAdmin(ReadOnlyAdmin):
     list_display = ["deal", "is_counted", "counted_stage", "counted_territory"]
-    list_display += ["counted_service_line", "counted_sgd_minor"]
+    list_display += ["counted_service_line", money_column("counted_sgd_minor")]
     list_select_related = ["deal"]
     list_filter = ["is_counted"]
     search_fields = ["deal__zoho_id__exact", "deal__name"]
@@ -20,14 +20,16 @@ class OpportunityAdmin(ReadOnlyAdmin):
 
 @admin.register(models.PipelineCell)
 class PipelineCellAdmin(ReadOnlyAdmin):
-    list_display = ["stage", "territory", "service_line", "owner_id", "count", "sgd_minor"]
+    list_display = ["stage", "territory", "service_line", "owner_id", "count"]
+    list_display += [money_column("sgd_minor")]
     list_filter = [("stage", admin.AllValuesFieldListFilter)]
     search_fields = ["territory", "service_line", "owner_id__exact"]
 
 
 @admin.register(models.ClosedDay)
 class ClosedDayAdmin(ReadOnlyAdmin):
-    list_display = ["day", "stage", "dimension", "value", "count", "sgd_minor"]
+    list_display = ["day", "stage", "dimension", "value", "count"]
+    list_display += [money_column("sgd_minor")]
     list_filter = [
         ("stage", admin.AllValuesFieldListFilter),
         ("dimension", admin.AllValuesFieldListFilter),

@@ -49,9 +49,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 USE_TZ = True
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["pipelinepulse.formats"]
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "pipelinepulse.admin_site.PulseAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -91,6 +92,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
     "axes.middleware.AxesMiddleware",
+    "pipelinepulse.admin_site.BusinessZoneMiddleware",
 ]
 
 # template_partials puts its loader, with the cached one, around the usual two.

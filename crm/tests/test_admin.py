@@ -1,6 +1,6 @@
 """The admin of the mirror: what ops see, what they may change, and what their acts do."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,9 +100,14 @@ def test_only_configuration_can_be_changed(ops_client, admin_client, model: Any)
 
 @pytest.mark.parametrize("who", ["rep_client", "manager_client", "integrator_client"])
 def test_others_have_no_admin(request, who: str) -> None:
-    response = request.getfixturevalue(who).get(address(Deal, "changelist"))
-    assert response.status_code == 302
-    assert "login" in response.headers["Location"]
+    """Who is signed in is refused with why; a token is no sign-in here."""
+    for path in ("/admin/", "/admin/login/", address(Deal, "changelist"), "/admin/nothing/"):
+        response = request.getfixturevalue(who).get(path, follow=True)
+        if who == "integrator_client":
+            assert response.redirect_chain[-1][0].startswith("/login?next=/admin/")
+        else:
+            assert response.status_code == 403
+            assert "The admin is for ops." in response.content.decode()
 
 
 @pytest.mark.parametrize(
@@ -161,21 +166,73 @@ def test_shared_values_are_not_shown(ops_client) -> None:
 # -- syncs --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sync_now", "delta"), ("sync_fully", "full")])
-def test_ops_start_a_sync_without_ticking_a_row(ops_client, ops, name: str, kind: str) -> None:
+def start(client: Any, kind: str) -> Any:
+    return client.post(f"/admin/crm/syncrun/start/{kind}/", follow=True)
+
+
+@pytest.mark.parametrize("kind", ["delta", "full"])
+def test_ops_start_a_sync_by_a_button_that_needs_no_run(ops_client, ops, kind: str) -> None:
     mirrored()
-    SyncRunFactory()
-    response = act(ops_client, SyncRun, name)
-    run = SyncRun.objects.get(status=ledger.QUEUED)
-    assert (run.kind, run.trigger, run.requested_by) == (kind, "user", ops)
+    SyncRun.objects.all().delete()
+    page = ops_client.get(address(SyncRun, "changelist")).content.decode()
+    assert f'action="/admin/crm/syncrun/start/{kind}/"' in page
+    response = start(ops_client, kind)
+    run = SyncRun.objects.get()
+    assert (run.status, run.kind, run.trigger) == (ledger.QUEUED, kind, "user")
+    assert run.requested_by == ops
     assert f"run {run.pk}" in said(response)
+
+
+def test_sync_is_started_by_the_button_alone(ops_client) -> None:
+    assert ops_client.get("/admin/crm/syncrun/start/delta/").status_code == 405
+    assert ops_client.post("/admin/crm/syncrun/start/everything/").status_code == 404
+    assert not SyncRun.objects.exists()
 
 
 def test_second_sync_names_the_run_under_way(ops_client) -> None:
     under_way = SyncRunFactory(status=ledger.RUNNING, ended_at=None)
-    response = act(ops_client, SyncRun, "sync_now", under_way)
+    response = start(ops_client, "delta")
     assert f"run {under_way.pk}" in said(response)
     assert SyncRun.objects.count() == 1
+
+
+def test_staff_without_the_role_start_no_sync(client, django_user_model) -> None:
+    visitor = django_user_model.objects.create_user("visitor", is_staff=True)
+    client.force_login(visitor, backend="django.contrib.auth.backends.ModelBackend")
+    assert start(client, "full").status_code == 403
+    assert not SyncRun.objects.exists()
+
+
+# -- as people write it ---------------------------------------------------------------------------
+
+
+def test_money_has_its_decimals_and_currency(ops_client) -> None:
+    deal = DealFactory(
+        amount_minor=5287508, currency="USD", amount_sgd_minor=7100000, weighted_sgd_minor=None
+    )
+    for page in (address(Deal, "changelist"), address(Deal, "change", deal.pk)):
+        assert "52,875.08 USD" in ops_client.get(page).content.decode()
+    page = ops_client.get(address(Deal, "change", deal.pk)).content.decode()
+    assert "71,000.00 SGD" in page
+    assert "5287508" not in page and "minor" not in page.lower()
+
+
+def test_times_are_those_of_the_business(ops_client) -> None:
+    run = SyncRunFactory(started_at=datetime(2026, 11, 20, 17, 40, tzinfo=UTC))
+    for page in (address(SyncRun, "changelist"), address(SyncRun, "change", run.pk)):
+        shown = ops_client.get(page).content.decode()
+        assert "21 Nov 2026, 01:40" in shown
+        assert "Times: Asia/Singapore" in shown
+
+
+def test_a_shared_value_has_its_times_and_not_their_seconds(ops_client) -> None:
+    row = SharedValue.objects.create(
+        name="a:value", value="x", set_at=1795475068.18, expires_at=1795478668.18
+    )
+    for page in (address(SharedValue, "changelist"), address(SharedValue, "change", row.pk)):
+        shown = ops_client.get(page).content.decode()
+        assert "24 Nov 2026, 07:04" in shown and "24 Nov 2026, 08:04" in shown
+        assert "1795475068" not in shown
 
 
 # -- what did not fit ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ NOW = 1_800_000_000.0
 
 @pytest.mark.django_db
 def test_pages_carry_the_strict_headers(client: Client) -> None:
-    headers = client.get("/admin/login/").headers
+    headers = client.get("/login").headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert "script-src 'self'" in policy
@@ -32,7 +32,7 @@ def test_pages_carry_the_strict_headers(client: Client) -> None:
 
 @pytest.mark.django_db
 def test_private_pages_are_kept_out_of_caches(client: Client) -> None:
-    headers = client.get("/admin/login/").headers
+    headers = client.get("/login").headers
     assert "no-store" in headers["Cache-Control"]
     assert {"Cookie", "HX-Request"} <= set(headers["Vary"].split(", "))
 
@@ -49,8 +49,8 @@ def test_too_many_wrong_passwords_lock_the_account_out(client: Client, person) -
     person("rep")
     guess = {"username": "rep", "password": "a guess"}
     for _ in range(settings.AXES_FAILURE_LIMIT):
-        client.post("/admin/login/", guess)
-    right = client.post("/admin/login/", {"username": "rep", "password": "a password"})
+        client.post("/login", guess)
+    right = client.post("/login", {"username": "rep", "password": "a password"})
     assert right.status_code == 429
     assert SESSION_KEY not in client.session
 
@@ -93,4 +93,4 @@ def test_looking_at_pages_writes_the_session_now_and_then_only(rep) -> None:
 
 def test_session_is_not_read_for_those_who_bring_none(client: Client) -> None:
     # no `db` mark: a query would fail this test
-    assert client.get("/admin/login/").status_code == 200
+    assert client.get("/login").status_code == 200

@@ -51,10 +51,15 @@ def worker_problem(node: str, *, broker_url: str | None = None) -> str:
     another one is named."""
     # Not `app.control`: it sends through the application's own pool whatever connection it is
     # given, and so to the broker of the settings. On the first start of a run that is none at all.
-    mailbox = Mailbox(app.conf.control_exchange, type="fanout", accept=app.conf.accept_content)
     try:
         with app.connection_for_write(broker_url) as connection:
-            replies = mailbox(connection).call([node], "ping", timeout=PING_SECONDS)
+            mailbox = Mailbox(
+                app.conf.control_exchange,
+                type="fanout",
+                accept=app.conf.accept_content,
+                connection=connection,
+            )
+            replies = mailbox.call([node], "ping", timeout=PING_SECONDS)
     except Exception as error:  # the broker library raises its transports' own errors
         return f"the broker does not answer ({type(error).__name__})"
     return "" if replies else f"{node} does not answer"
