@@ -157,9 +157,12 @@ def _readings(connection: Any) -> list[_Reading]:
 def _behind(connection: Any, now: datetime) -> list[_Reading]:
     """Modules that are older than they should be while another one is not: they have a reason of
     their own. One that the CRM never let us read has nothing to be old."""
-    read = [each for each in _readings(connection) if each.s0 is not None]
-    old = [each for each in read if now - each.s0 > DELAYED_AFTER]
-    return old if len(old) < len(read) else []
+    old: list[_Reading] = []
+    young: list[_Reading] = []
+    for each in _readings(connection):
+        if each.s0 is not None:
+            (old if now - each.s0 > DELAYED_AFTER else young).append(each)
+    return old if young else []
 
 
 SCHEDULE = ("counts_from", "every", "period", "crontab_id")
@@ -202,9 +205,9 @@ def _freshness(connection: Any, now: datetime) -> int | None:
     readings = _readings(connection)
     if any(each.s0 is None and not each.refusal for each in readings):
         return None
-    read = [each for each in readings if each.s0 is not None]
+    read = [(each.s0, each.refusal) for each in readings if each.s0 is not None]
     # All refused: how old they are is all there is to say.
-    counted = [each.s0 for each in read if not each.refusal] or [each.s0 for each in read]
+    counted = [s0 for s0, refusal in read if not refusal] or [s0 for s0, _ in read]
     return max(0, int((now - min(counted)).total_seconds())) if counted else None
 
 

@@ -11,6 +11,7 @@ from operator import or_
 from typing import Any
 
 from django.db.models import Model, Q, QuerySet
+from django_filters import FilterSet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.filters import BaseFilterBackend
@@ -123,6 +124,7 @@ class ReadViewSet(StrictParameters, ListModelMixin, RetrieveModelMixin, GenericV
     filter_backends = [StrictFilters]
     pagination_class = Pages
     lookup_url_kwarg = "id"
+    filterset_class: type[FilterSet]
     noun = ""
     orders: dict[str, Order] = {}
     default_ordering = "id"

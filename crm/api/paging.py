@@ -8,7 +8,6 @@ offers is said by its view.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from django.core import signing
@@ -51,7 +50,7 @@ class Pages(BasePagination):
 
     PARAMETERS = ("limit", "offset", "cursor", "ordering")
 
-    def paginate_queryset(self, queryset: QuerySet, request: Request, view: Any = None) -> list:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list:
         self.url = request.build_absolute_uri()
         query = request.query_params
         # A cursor holds for the lists of one model: another's values would not fit its columns.
@@ -173,11 +172,11 @@ class Pages(BasePagination):
     # -- links -----------------------------------------------------------------------------------
 
     def _position(self, row: Model, *, back: bool) -> str:
-        value = None
+        value: Any = None
         if self.order.column != "pk":
-            value = reduce(
-                lambda held, name: getattr(held, name, None), self.order.column.split("__"), row
-            )
+            value = row
+            for name in self.order.column.split("__"):
+                value = getattr(value, name, None)
         written = value.isoformat() if hasattr(value, "isoformat") else value
         return signing.dumps([self.ordering, written, row.pk, back], salt=self.salt)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from crm import stages
 from crm.api.fields import CrmUrlField, IdField, NamedSerializer, PersonSerializer, StrictSerializer
+from crm.freshness import SyncState
 from crm.models import runs as ledger
 
 
@@ -22,11 +27,12 @@ class RecordSerializer(serializers.Serializer):
     updated_at = serializers.DateTimeField()
     last_sync_at = serializers.DateTimeField(source="read_at", allow_null=True)
 
-    def get_created_at(self, row) -> serializers.DateTimeField():
+    @extend_schema_field(serializers.DateTimeField())
+    def get_created_at(self, row: Any) -> str | None:
         return as_time(row.crm_created_at or row.first_seen_at)
 
 
-def as_time(value) -> str | None:
+def as_time(value: datetime | None) -> str | None:
     return serializers.DateTimeField().to_representation(value) if value else None
 
 
@@ -77,7 +83,8 @@ class LeadSerializer(RecordSerializer):
     owner = PersonSerializer(allow_null=True)
     crm_url = CrmUrlField("Leads")
 
-    def get_converted(self, lead) -> ConvertedSerializer(allow_null=True):
+    @extend_schema_field(ConvertedSerializer(allow_null=True))
+    def get_converted(self, lead: Any) -> dict[str, Any] | None:
         return ConvertedSerializer(lead).data if lead.is_converted else None
 
 
@@ -185,7 +192,8 @@ class StatusSerializer(serializers.Serializer):
     def get_sync_in_progress(self, state) -> bool:
         return state.run is not None
 
-    def get_next_sync_in(self, state) -> serializers.IntegerField(allow_null=True):
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_next_sync_in(self, state: SyncState) -> int | None:
         """Whole seconds until the next scheduled delta is due; null without a schedule."""
         if state.next_sync_at is None:
             return None
@@ -229,7 +237,8 @@ class RunSerializer(CountsSerializer):
     retries = serializers.IntegerField()
     received_bytes = serializers.IntegerField()
 
-    def get_requested_by(self, run) -> serializers.CharField(allow_null=True):
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_requested_by(self, run: Any) -> str | None:
         return run.requested_by.get_username() if run.requested_by else None
 
 
