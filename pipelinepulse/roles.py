@@ -15,7 +15,9 @@ from django.db.models import Q
 OPS = "ops"
 # Apps whose every row ops may look at.
 SEEN = ("crm", "o2r", "health", "django_celery_beat", "axes")
-CHANGED = {
+CHANGED: dict[str, dict[str, tuple[str, ...]]] = {
+    # How far they reach there, `pipelinepulse/admin.py` decides.
+    "auth": {"user": ("view", "add", "change")},
     "crm": {
         "crmstage": ("change",),
         "exchangerate": ("add", "change", "delete"),
@@ -31,10 +33,10 @@ CHANGED = {
 
 def grant_ops(sender: AppConfig, **kwargs: Any) -> None:
     """Receiver of `post_migrate`, for the permissions of the app that was just migrated."""
-    if sender.label not in SEEN:
+    if sender.label not in {*SEEN, *CHANGED}:
         return
     create_permissions(sender, verbosity=0)  # whichever receiver comes first
-    wanted = Q(codename__startswith="view_")
+    wanted = Q(codename__startswith="view_") if sender.label in SEEN else Q(pk=None)
     for model, acts in CHANGED.get(sender.label, {}).items():
         wanted |= Q(codename__in=[f"{act}_{model}" for act in acts])
     ops, _ = Group.objects.get_or_create(name=OPS)

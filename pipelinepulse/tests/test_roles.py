@@ -14,6 +14,8 @@ def test_ops_see_every_row_and_change_configuration_alone(ops) -> None:
     assert ops.has_perms(seen)
     changing = {name for name in ops.get_all_permissions() if ".view_" not in name}
     assert changing == {
+        "auth.add_user",
+        "auth.change_user",
         "crm.change_crmstage",
         *(f"crm.{act}_exchangerate" for act in ("add", "change", "delete")),
         *(f"crm.{act}_fieldmapping" for act in ("add", "change", "delete")),
