@@ -49,6 +49,7 @@ class DeletionHold(models.Model):
     """More records gone at once than is plausible: nothing is marked until ops decide."""
 
     HELD, APPLIED, DISMISSED = "held", "applied", "dismissed"
+    CLEARED = "cleared"  # by a full sync: nothing is left to decide
 
     module = models.CharField(max_length=16)
     run_id = models.BigIntegerField()
@@ -60,7 +61,9 @@ class DeletionHold(models.Model):
     )
     live_before = models.PositiveIntegerField()
     status = models.CharField(
-        max_length=10, choices=[(s, s.title()) for s in (HELD, APPLIED, DISMISSED)], default=HELD
+        max_length=10,
+        choices=[(s, s.title()) for s in (HELD, APPLIED, DISMISSED, CLEARED)],
+        default=HELD,
     )
     held_at = models.DateTimeField()
     decided_at = models.DateTimeField(null=True, blank=True)

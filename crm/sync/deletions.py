@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
+from django.db import transaction
 from django.utils import timezone
 
 from crm.mapping import convert
@@ -164,7 +165,9 @@ def hold(
     """Keep the ids for ops to confirm; one open hold a module, which grows.
 
     `unasked`: missed like the others, but not asked for by id once there were too many anyway.
+    A hold that grows counts from now: what was read since it was begun leaves it first.
     """
+    now = timezone.now()
     held, is_new = DeletionHold.objects.get_or_create(
         module=module.name,
         status=DeletionHold.HELD,
@@ -173,13 +176,48 @@ def hold(
             "zoho_ids": sorted({*gone, *unasked}),
             "unasked_ids": sorted(unasked),
             "live_before": live,
-            "held_at": timezone.now(),
+            "held_at": now,
         },
     )
     if not is_new:
-        asked = {*held.zoho_ids}.difference(held.unasked_ids).union(gone)
-        held.zoho_ids = sorted({*held.zoho_ids, *gone, *unasked})
+        still = {*held.zoho_ids}.difference(_read_since(module, held.zoho_ids, held.held_at))
+        asked = still.difference(held.unasked_ids).union(gone)
+        held.zoho_ids = sorted({*still, *gone, *unasked})
         held.unasked_ids = sorted({*held.zoho_ids} - asked)
-        held.run_id, held.live_before = run_id, live
-        held.save(update_fields=["zoho_ids", "unasked_ids", "run_id", "live_before"])
+        held.run_id, held.live_before, held.held_at = run_id, live, now
+        held.save(update_fields=["zoho_ids", "unasked_ids", "run_id", "live_before", "held_at"])
     return held
+
+
+def _read_since(module: Module, zoho_ids: Iterable[int], since: datetime) -> set[int]:
+    found: set[int] = set()
+    ids = iter(zoho_ids)
+    while chunk := list(islice(ids, 1000)):
+        rows = module.model.objects.live().filter(zoho_id__in=chunk, read_at__gt=since)
+        found.update(zoho_id for zoho_id in rows.values_list("zoho_id", flat=True) if zoho_id)
+    return found
+
+
+def cut_hold(module: Module, missed: set[int]) -> int:
+    """A complete reading missed these ids alone: what else is held was seen, and leaves the hold.
+
+    An unchanged record is not marked as read, so nothing else would tell at the confirmation that
+    the CRM has it after all. Returns how many were seen.
+    """
+    with transaction.atomic():
+        held = (
+            DeletionHold.objects.select_for_update()
+            .filter(module=module.name, status=DeletionHold.HELD)
+            .first()
+        )
+        if held is None:
+            return 0
+        seen = [zoho_id for zoho_id in held.zoho_ids if zoho_id not in missed]
+        kept = live_ids(module, [zoho_id for zoho_id in held.zoho_ids if zoho_id in missed])
+        if not kept:
+            held.status, held.decided_at = DeletionHold.CLEARED, timezone.now()
+        else:
+            held.zoho_ids = sorted(kept)
+            held.unasked_ids = sorted({*kept}.intersection(held.unasked_ids))
+        held.save(update_fields=["zoho_ids", "unasked_ids", "status", "decided_at"])
+    return len(seen)

@@ -146,3 +146,5 @@ def _settle(
             session.store_batch(
                 part, store, Batch(verdict.alive, verdict.read_at, None, part.cursor)
             )
+        else:
+            session.breathe()

@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 METADATA_AGE = timedelta(hours=24)
 UNKNOWN_USERS_AGE = timedelta(hours=1)
 MAX_TAKEOVERS = 3
+DISK_FULL = "53100"  # PostgreSQL's code
 
 
 def _never() -> bool:
@@ -144,7 +145,7 @@ def _read_all(session: Session) -> None:
     session.context = SyncContext(timezone.now())
     failpoints.pass_by("execute.before_parts")
     _read_parts(session)
-    rederive.run_if_needed(session.lease)
+    rederive.run_if_needed(session.lease, breathe=session.breathe)
 
 
 def _read_parts(session: Session) -> None:
@@ -275,9 +276,10 @@ def _fail(run: SyncRun, code: str, message: str, *, can_resume: bool = False) ->
 def _stop_without_database(run: SyncRun, error: DatabaseError, on_interrupt: str) -> None:
     """The database refused a write: disk full, locked for too long, or gone."""
     text = str(error).lower()
+    state = getattr(error.__cause__, "sqlstate", None)
     log.error("sync_database_error", run=run.pk, reason=type(error).__name__)
     with contextlib.suppress(DatabaseError):
-        if "full" in text or "no space" in text:
+        if state == DISK_FULL or "disk is full" in text or "no space left" in text:
             _fail(
                 run,
                 "disk_full",

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from crm import failpoints
 from crm.models import SweepCandidate, SyncRunModule
 from crm.sync import deletions, runs, watermark
 from crm.sync.modules import Module
-from crm.sync.reading import NO_QUERIES, Batch, RangeReader, id_of, read_by_id
+from crm.sync.reading import NO_QUERIES, Batch, RangeReader, ids_of, read_by_id
 from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.sync.tombstones import tell_deletions
@@ -137,7 +138,16 @@ def _sweep(session: Session, part: SyncRunModule, module: Module, store: Store) 
     candidates = list(
         SweepCandidate.objects.filter(part=part).values_list("zoho_id", flat=True).order_by("id")
     )
-    settle(session, part, module, store, candidates, source="full")
+    missed = settle(session, part, module, store, candidates, source="full")
+    with transaction.atomic():
+        session.lease.renew()
+        shown = deletions.cut_hold(module, missed)
+    if shown:
+        _note(
+            session,
+            part,
+            f"{shown} of the {module.label} that were held for deletion are in the CRM after all.",
+        )
     SweepCandidate.objects.filter(part=part).delete()
 
 
@@ -150,25 +160,32 @@ def settle(
     *,
     source: str,
     told: dict[int, deletions.Deleted] | None = None,
-) -> None:
-    """Ask the CRM for these ids: what is alive is stored, what is gone becomes a tombstone."""
+) -> set[int]:
+    """Ask the CRM for these ids: what is alive is stored, what is gone becomes a tombstone.
+
+    Returns those that the CRM did not show, gone or not.
+    """
     told = told or {}
     zoho_ids = deletions.live_ids(module, zoho_ids)
     live_before = module.model.objects.live().count() if len(zoho_ids) > 50 else 0
     gone: list[int] = []
     unclear: list[int] = []
-    open_ids = set(zoho_ids)
+    open_ids, missed = set(zoho_ids), set(zoho_ids)
     fields = session.context.api_names(module.name)
     for verdict in deletions.verify(session.client, module, fields, zoho_ids):
         if verdict.alive:
             batch = Batch(verdict.alive, verdict.read_at, None, part.cursor)
             session.store_batch(part, store, batch)
+            missed.difference_update(ids_of(verdict.alive))
+        else:
+            session.breathe()
         gone += verdict.gone
         unclear += verdict.unclear
-        open_ids.difference_update(verdict.gone, verdict.unclear, map(id_of, verdict.alive))
+        open_ids.intersection_update(missed)
+        open_ids.difference_update(verdict.gone, verdict.unclear)
         if deletions.is_too_many(len(gone), live_before):
             _hold(session, part, module, gone, sorted(open_ids), live_before)
-            return
+            return missed
     if unclear:
         _note(
             session,
@@ -177,7 +194,7 @@ def settle(
             "CRM's answers about them cannot be understood. They were kept.",
         )
     if not gone:
-        return
+        return missed
     tell_deletions(
         module,
         gone,
@@ -187,6 +204,7 @@ def settle(
         told={row.zoho_id: (row.deleted_at, row.deleted_by) for row in told.values()},
         checkpoint=lambda counts: runs.count_deletions(session.run, part, counts),
     )
+    return missed
 
 
 def _hold(

@@ -18,8 +18,11 @@ def confirm(hold: DeletionHold) -> int:
     """Mark the held records as deleted; returns how many it were.
 
     Left out is what was read again since it was held: the CRM has it after all. Killed half-way,
-    the hold stays and the same call goes on.
+    the hold stays and the same call goes on. What was decided meanwhile stays decided.
     """
+    hold.refresh_from_db()
+    if hold.status != DeletionHold.HELD:
+        return 0
     module = BY_NAME[hold.module]
     deleted = 0
     ids = iter(hold.zoho_ids)

@@ -57,9 +57,9 @@ class Batch:
     server_date: datetime | None = None
 
 
-def ids_of(page: Page) -> list[int]:
-    """The readable ids of a page's records."""
-    found = map(id_of, page.records)
+def ids_of(records: Sequence[RawRecord]) -> list[int]:
+    """The ids that can be read."""
+    found = map(id_of, records)
     return [zoho_id for zoho_id in found if zoho_id is not None]
 
 
@@ -165,7 +165,7 @@ class RangeReader:
             ids_of(
                 self.client.coql(
                     f"select id from {name} where id is not null order by id {order} limit 0, 1"  # noqa: S608 COQL, from our own module names
-                )
+                ).records
             )
             for order in ("asc", "desc")
         )
@@ -287,8 +287,8 @@ def _pages_from(
         per_page=PAGE_ROWS,
     )
     for page in pages:
-        ids = ids_of(page)
         records = page.records
+        ids = ids_of(records)
         if ids and min(ids) <= stored_upto:
             records = [r for r in records if (id_of(r) or stored_upto + 1) > stored_upto]
         last = max([after, *ids])

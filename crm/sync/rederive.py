@@ -6,6 +6,7 @@ whose values stay the same are not written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -28,8 +29,11 @@ def is_needed() -> bool:
     return MirrorState.objects.filter(module="Deals", derive_needed=True).exists()
 
 
-def run_if_needed(lease: Lease | None = None) -> int:
-    """Recompute what is left; returns how many rows changed. Raises LeaseLost."""
+def run_if_needed(lease: Lease | None = None, *, breathe: Callable[[], None] = lambda: None) -> int:
+    """Recompute what is left; returns how many rows changed. Raises LeaseLost.
+
+    `breathe` is called after each batch and may end it by raising: the next call goes on.
+    """
     changed, deriver = 0, None
     while is_needed():
         batch = _one_batch(lease, deriver)
@@ -37,6 +41,7 @@ def run_if_needed(lease: Lease | None = None) -> int:
             break
         deriver = batch.deriver
         changed += batch.changed
+        breathe()
     return changed
 
 

@@ -73,34 +73,46 @@ def _queued(
 ) -> SyncRun:
     """A run in the ledger. Raises IntegrityError where one is active or the slot has its run."""
     with transaction.atomic():
-        run = _reopened(kind, names) or SyncRun.objects.create(
+        asked: dict[str, Any] = {
+            "trigger": trigger,
+            "requested_by": user if user is not None and user.is_authenticated else None,
+        }
+        run = None
+        if kind == FULL:
+            run = _reopened(names, method, asked if slot is None else {**asked, "slot": slot})
+        run = run or SyncRun.objects.create(
             kind=kind,
-            trigger=trigger,
-            requested_by=user if user is not None and user.is_authenticated else None,
             requested_at=timezone.now(),
             modules=names,
             since=since,
             method=method,
             slot=slot,
+            **asked,
         )
         if nudge:
             transaction.on_commit(lambda: _wake(run.pk))
         return run
 
 
-def _reopened(kind: str, names: list[str]) -> SyncRun | None:
+def _reopened(names: list[str], method: str, asked: dict[str, Any]) -> SyncRun | None:
+    """The last full run, if it can go on as what is asked for now; it then tells who asked."""
     last = SyncRun.objects.filter(lane="sync", kind=FULL).order_by("-requested_at").first()
     if (
-        kind != FULL
-        or last is None
+        last is None
         or not is_resumable(last)
         or last.modules != names
+        or last.method != method
         or last.ended_at is None
         or last.ended_at < timezone.now() - RESUMABLE_FOR
     ):
         return None
     opened = SyncRun.objects.filter(pk=last.pk, status=last.status).update(
-        status=ledger.QUEUED, ended_at=None, message="", error_code="", can_resume=False
+        status=ledger.QUEUED,
+        ended_at=None,
+        message="",
+        error_code="",
+        can_resume=False,
+        **asked,
     )
     last.refresh_from_db()
     return last if opened else None  # somebody else was first: the ledger's constraint says so
@@ -153,9 +165,13 @@ def advance(
     run: SyncRun, part: SyncRunModule, counts: Counts, *, cursor: dict, api: dict[str, int]
 ) -> None:
     """The checkpoint, called inside the page's transaction: counters and cursor move together."""
+    is_swept = part.state == SyncRunModule.SWEEPING
     added = {name: F(name) + getattr(counts, name) for name in COUNTERS}
     SyncRunModule.objects.filter(pk=part.pk).update(
-        cursor=cursor, state=SyncRunModule.READING, pages=F("pages") + 1, **added
+        cursor=cursor,
+        state=SyncRunModule.SWEEPING if is_swept else SyncRunModule.READING,
+        pages=F("pages") + 1,
+        **added,
     )
     SyncRun.objects.filter(pk=run.pk).update(
         heartbeat_at=timezone.now(), attempts=0, pages=F("pages") + 1, **added, **api

@@ -16,7 +16,7 @@ from crm.sync.context import SyncContext
 from crm.sync.lease import Lease
 from crm.sync.modules import BY_NAME, Module
 from crm.sync.page import Counts
-from crm.sync.reading import Batch, id_of
+from crm.sync.reading import Batch, id_of, ids_of
 from crm.sync.store import Store
 from crm.zoho.client import RawRecord, ZohoClient
 
@@ -126,6 +126,9 @@ class Session:
                 [SweepCandidate(part=part, zoho_id=zoho_id) for zoho_id in counts.gone_ids],
                 ignore_conflicts=True,
             )
+            if part.state == SyncRunModule.SWEEPING:
+                # A sweep that is stopped again and again must still come to its end.
+                SweepCandidate.objects.filter(part=part, zoho_id__in=ids_of(batch.records)).delete()
 
         counts = store.store(
             batch.records, read_at=batch.read_at, id_span=batch.id_span, checkpoint=checkpoint
