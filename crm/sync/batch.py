@@ -57,6 +57,7 @@ class Batch:
         self.touched: list[tuple[Incoming, Existing]] = []
         self.events: list[tuple] = []
         self.payloads: list[tuple] = []
+        self.rehashed: list[tuple[str, int]] = []
         self.problems: list[tuple[int, Incoming]] = []
 
     def add(self, item: Incoming, known: Existing | None) -> None:
@@ -137,8 +138,12 @@ class Batch:
             stamps, before = stored[known.pk]
             values = self._filled(item.mapped, dict(zip(columns, before, strict=True)))
             if not self._tell(item.mapped, known, before, values):
-                # Only keys that the answer left out differ: our values stay.
+                # Only keys that the answer left out differ: our values stay. So it is where a field
+                # is no longer mapped; the next time its records are as quick as others.
                 self._keep(item, known, self.to_db(item.mapped.modified_at))
+                new_hash = content_hash(self.tell(values))
+                if new_hash != known.content_hash:
+                    self.rehashed.append((new_hash, known.pk))
                 continue
             rows.append(
                 (
@@ -153,6 +158,7 @@ class Batch:
             self.problems.append((known.pk, item))
             self.counts.changed_pks.append(known.pk)
         bulk_write.update(model, self.layout.update, rows)
+        bulk_write.update(model, ("content_hash",), self.rehashed)
 
     def _tell(self, mapped: Mapped, known: Existing, before: list[Any], values: list[Any]) -> bool:
         """Events for what differs; False if nothing does."""
