@@ -18,7 +18,7 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import modules
+from crm.sync import credits, modules
 from crm.tasks import DELTA_TASK
 from crm.zoho import breaker
 
@@ -341,6 +341,10 @@ def _listed(names: list[str]) -> str:
 
 def _outage(connection: CrmConnection, last: SyncRun | None, failures: int) -> tuple[str, str]:
     code = connection.error_code
+    if code == credits.CODE and last is not None and last.ended_at is not None:
+        return f"The sync is paused until about {credits.until(last.ended_at)}.", (
+            "It leaves the CRM's last credits of the day to others, and goes on by itself."
+        )
     if failures >= OUTAGE_FAILURES or code in NO_ANSWER or code.startswith("http_5"):
         return "The CRM does not answer.", "It catches up by itself."
     if not code:

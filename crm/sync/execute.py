@@ -157,6 +157,7 @@ def _read_parts(session: Session) -> None:
         for part in parts:
             full.prepare(session, part)  # so that progress knows the end from the start
     for part in parts:
+        session.look_at_credits()
         try:
             read(session, part)
         except ONE_MODULE as error:
@@ -179,7 +180,7 @@ def _refresh_metadata_if_due(session: Session) -> None:
         or (now - read_at > UNKNOWN_USERS_AGE and CrmUser.objects.filter(status="unknown").exists())
     )
     if due:
-        news = metadata.refresh(session.client, now)
+        news = metadata.refresh(session.client, now, between=session.look_at_credits)
         session.s0()
         if news.refused:
             SyncRun.objects.filter(pk=session.run.pk).update(

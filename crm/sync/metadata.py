@@ -58,24 +58,24 @@ def credentials_fingerprint() -> str:
 
 
 def refresh(
-    client: ZohoClient, now: datetime, *, breathe: Callable[[], None] = lambda: None
+    client: ZohoClient, now: datetime, *, between: Callable[[], None] = lambda: None
 ) -> MetadataNews:
     """Read all metadata. Raises OtherOrganisation, and the client's errors for the organisation.
 
-    `breathe` is called between two parts and may stop the refresh: what was kept until then holds,
+    `between` is called between two parts and may stop the refresh: what was kept until then holds,
     and deals that must be derived anew because of it are queued in the same transaction.
     """
     news = MetadataNews()
     connection = _read_organisation(client)
     for kind in ("AllUsers", "DeletedUsers"):
-        breathe()
+        between()
         _attempt(news, f"users ({kind})", lambda kind=kind: _read_users(client, kind, now))
     for module in MODULES:
-        breathe()
+        between()
         _attempt(
             news, f"fields of {module}", lambda module=module: _read_fields(client, module, now)
         )
-    breathe()
+    between()
     layouts = _attempt(news, "layouts", lambda: client.layouts("Deals"))
     pipelines = None
     if layouts is not None:  # else nothing is said of pipelines: they stay
@@ -86,7 +86,7 @@ def refresh(
         if stage_metadata.keep(layouts or [], pipelines):
             failpoints.pass_by("metadata.after_stages")
             _derive_again()
-    breathe()
+    between()
     items = _attempt(news, "currencies", lambda: client.currencies())
     with transaction.atomic():
         if items is not None and _keep_currencies(items, connection, business_day(now)):

@@ -11,7 +11,7 @@ from django.db.models import F, Max
 from django.utils import timezone
 
 from crm.models import ChangeEvent, SweepCandidate, SyncRun, SyncRunModule
-from crm.sync import runs
+from crm.sync import credits, runs
 from crm.sync.context import SyncContext
 from crm.sync.lease import Lease
 from crm.sync.modules import BY_NAME, Module
@@ -143,11 +143,17 @@ class Session:
         return counts
 
     def breathe(self) -> None:
+        """Between two pages: StopRequested, or CreditsExhausted, or a due delta goes in."""
         if self.should_stop():
             raise StopRequested
+        self.look_at_credits()
         if self.run_nested and time.monotonic() - self._checked > BETWEEN_CHECKS_S:
             self.run_nested(self)
             self._checked = time.monotonic()
+
+    def look_at_credits(self) -> None:
+        """Raises CreditsExhausted once what is left must be left to others."""
+        credits.raise_if_low(self.run.kind, self.client.credits_remaining, timezone.now())
 
     def mark(self, part: SyncRunModule, **values: object) -> None:
         """Change a part outside a page; refused once the lease is lost."""

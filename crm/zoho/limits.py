@@ -2,7 +2,7 @@
 
 Decides: the numbers of patience, permits per minute shared by all processes, the shared pause
 after a 429, the gate for calls at once. Leaves the retry loop to `transport`, sharing the calls at
-once between processes to `slots`, and the credit floors of full and delta runs to the sync.
+once between processes to `slots`, and which run stops at which floor of credits to the sync.
 """
 
 from __future__ import annotations
@@ -97,6 +97,11 @@ def daily_credits(edition: str, users: int) -> int | None:
     _, base, per_user, cap = known
     total = base + per_user * users
     return total if cap is None else min(total, cap)
+
+
+def is_at_floor(remaining: int, total: int, percent: float) -> bool:
+    """Whether no more than this share of the day's credits is left."""
+    return remaining * 100 <= total * percent
 
 
 def _edition(name: str) -> tuple[int, int, int, int | None] | None:
