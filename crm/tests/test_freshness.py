@@ -105,7 +105,7 @@ def test_next_sync_by_times_of_the_clock(minute: str, hour: str, sent: str, due:
     sent_at = datetime.combine(day, time.fromisoformat(sent), tzinfo=zone)
     clock, _, tomorrow = due.partition(" ")
     due_at = datetime.combine(day, time.fromisoformat(clock), tzinfo=zone)
-    by_clock = CrontabSchedule.objects.create(minute=minute, hour=hour, timezone=zone)
+    by_clock = CrontabSchedule.objects.create(pk=100, minute=minute, hour=hour, timezone=zone)
     schedule(interval=None, crontab=by_clock, last_run_at=sent_at)
     mirrored(sent_at)
     found = sync_state(sent_at + timedelta(seconds=30)).next_sync_at

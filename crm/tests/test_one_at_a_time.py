@@ -237,7 +237,7 @@ def test_a_delta_by_crontab_has_a_run_each_time_and_one_only(configured: None, m
     MirrorState.objects.bulk_create(
         MirrorState(module=m, watermark=now) for m in ("Accounts", "Contacts", "Leads", "Deals")
     )
-    by_clock = CrontabSchedule.objects.create(minute=minute)
+    by_clock = CrontabSchedule.objects.create(pk=100, minute=minute)
     PeriodicTask.objects.update_or_create(
         task=tasks.DELTA_TASK,
         defaults={"name": "CRM: delta sync", "interval": None, "crontab": by_clock},
