@@ -68,6 +68,29 @@ def _tombstones(people: People) -> Iterator[str]:
                 yield f"{module.name} {zoho_id} was deleted at {listed[zoho_id]}, not {when}"
 
 
+def false_alarms(people: People) -> Iterator[str]:
+    """Deletions that were told of records that never went, though they may be back by now."""
+    for module in modules.ORDER:
+        deleted = ChangeEvent.objects.filter(module=module.name, kind=ChangeEvent.DELETED)
+        rows = module.model.objects.filter(pk__in=deleted.values("record_id"))
+        for zoho_id in rows.values_list("zoho_id", flat=True):
+            if zoho_id not in people.ever_gone:
+                yield f"{module.name} {zoho_id} was told as deleted and never was"
+
+
+def turned_back() -> Iterator[str]:
+    """Changes of a record that were told after a newer one: the mirror showed an old state again,
+    even if the next reading mended it."""
+    newest: dict[tuple[str, int], datetime] = {}
+    changes = ChangeEvent.objects.filter(kind=ChangeEvent.CHANGED, changed_at__isnull=False)
+    for module, record, when in changes.order_by("id").values_list(
+        "module", "record_id", "changed_at"
+    ):
+        if when < newest.get((module, record), when):
+            yield f"{module} {record} went back to how it was at {when}"
+        newest[module, record] = max(when, newest.get((module, record), when))
+
+
 def history() -> Iterator[str]:
     """From nothing, event by event, to the live rows."""
     for module in MODULES:

@@ -263,6 +263,8 @@ class Schedule:
             if self.seed % 2:
                 self._repeat()
         self._check("history", judge.history())
+        self._check("history", judge.false_alarms(self.people))
+        self._check("history", judge.turned_back())
         self._check("ledger", judge.accounts())
         self._check("left over", judge.left_over())
         stats = self.crm.control("stats")
