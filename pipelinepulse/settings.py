@@ -309,8 +309,16 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "pipelinepulse.api_docs.describe_refusals",
+        "pipelinepulse.api_docs.by_chapter",
+    ],
+    "TAGS": [
+        {"name": "Opportunities", "description": "Deals and what they add up to."},
+        {"name": "Sync", "description": "How the mirror stands, its runs, and starting one."},
+        {"name": "Mirror", "description": "What else is mirrored from the CRM, to read."},
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
+    # Its links to single operations are links within buttons, which no keyboard can tell apart.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": False},
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
