@@ -165,7 +165,7 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # When it last ran stands in the database at once: `manage.py alive beat` reads it there.
 CELERY_BEAT_SYNC_EVERY = 1
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "pipelinepulse.beat:Scheduler"
 # What a lost nudge missed is found by these; delta and full sync are rows that ops edit.
 CELERY_BEAT_SCHEDULE = {
     "crm: sweep": {
