@@ -1,4 +1,5 @@
-"""A module read whole: by id ranges, or by pages where COQL may not be used; then the sweep.
+"""A module read whole: by id ranges, by bulk read where that is cheaper, or by pages where COQL may
+not be used; then the sweep.
 
 Records of ours that the reading did not meet where they should be are asked for by id; those that
 are gone become tombstones, unless there are implausibly many.
@@ -14,15 +15,14 @@ from django.utils import timezone
 
 from crm import failpoints
 from crm.models import SweepCandidate, SyncRunModule
-from crm.sync import deletions, runs, watermark
+from crm.sync import bulk_read, deletions, runs, watermark, ways
 from crm.sync.modules import Module
 from crm.sync.reading import NO_QUERIES, Batch, RangeReader, ids_of, read_by_id
 from crm.sync.session import Session
 from crm.sync.store import Store
 from crm.sync.tombstones import tell_deletions
+from crm.sync.ways import BULK, PAGES, RANGES
 from crm.zoho.errors import FixFields, FixRequest, PagingLimit, ScopeMissing
-
-RANGES, PAGES = "ranges", "pages"
 
 
 def read_module(session: Session, part: SyncRunModule) -> None:
@@ -61,18 +61,38 @@ def prepare(session: Session, part: SyncRunModule) -> None:
             watermark_before=watermark.watermark_of(module.name),
         )
     if not part.method:
-        session.mark(part, method=_method_for(session, module))
+        session.mark(part, method=_method_for(session, module, part.expected))
 
 
-def _method_for(session: Session, module: Module) -> str:
+def _method_for(
+    session: Session, module: Module, expected: int | None, *, bulk_failed: bool = False
+) -> str:
     # Converted records are only promised by the list call.
-    if session.run.method == PAGES or module.converted or module.name in session.coql_refused:
+    asked = session.run.method
+    if asked == PAGES or module.converted:
         return PAGES
-    return RANGES
+    has_queries = module.name not in session.coql_refused
+    if not bulk_failed and asked == BULK:
+        return BULK
+    if bulk_failed or asked == RANGES:
+        return RANGES if has_queries else PAGES
+    configured = settings.ZOHO
+    limits = (configured.rate_limit_per_minute, configured.concurrency) if configured else (1, 1)
+    pace = ways.Pace(*limits, bulk_read.last_job(module.name))
+    return ways.cheapest(expected, pace, has_queries=has_queries)
 
 
 def _read(session: Session, part: SyncRunModule, module: Module, store: Store) -> bool:
     """False if so much was deleted meanwhile that records may still be missing."""
+    if part.method == BULK:
+        try:
+            bulk_read.read(session, part, module, store)
+            return True
+        except bulk_read.NOT_BY_BULK as error:
+            session.count_anew(part)
+            method = _method_for(session, module, part.expected, bulk_failed=True)
+            note = f"Read by {method}: {error.message}"[:500]
+            session.mark(part, method=method, cursor={}, message=note)
     if part.method == RANGES:
         try:
             for batch in _ranges(session, part, module):
@@ -82,7 +102,10 @@ def _read(session: Session, part: SyncRunModule, module: Module, store: Store) -
             if part.cursor:
                 raise  # it worked until here: not a matter of rights or syntax
             session.coql_refused.add(module.name)
-            session.mark(part, method=PAGES, message=f"Read by pages: {error.message}"[:500])
+            method = _method_for(session, module, part.expected)
+            session.mark(part, method=method, message=f"Read by {method}: {error.message}"[:500])
+            if method == BULK:
+                return _read(session, part, module, store)
     return _read_pages(session, part, module, store)
 
 

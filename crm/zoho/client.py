@@ -8,11 +8,12 @@ dialects `v8` and `v6`, and retries, tokens and limits to `transport`: every cal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
+from crm.zoho.bulk import BulkJob
 from crm.zoho.paging import DUPLICATE_KEYS, NOT_A_NUMBER, Page, RawRecord
 
 __all__ = [
@@ -156,6 +157,27 @@ class ZohoClient(ABC):
         limit: int = 2000,
     ) -> Page:
         """The first `limit` records with after < id <= upto, by id. Lookups come as their id."""
+
+    # ------------------------------------------------------------ bulk read
+
+    @abstractmethod
+    def bulk_start(
+        self, module: str, fields: Sequence[str], *, page: int = 1, page_token: str | None = None
+    ) -> str:
+        """Have the CRM write 200,000 records to a file (50 credits); returns the job's id."""
+
+    @abstractmethod
+    def bulk_job(self, job_id: str) -> BulkJob:
+        """How the job stands. Raises JobFailed, JobLost."""
+
+    @abstractmethod
+    def bulk_download(
+        self, job_id: str, file: BinaryIO, *, between: Callable[[], None] | None = None
+    ) -> int:
+        """The zip file with the job's CSV, written to `file`; returns its size in bytes.
+
+        `between` is called with each piece; what it raises ends the download. Raises JobLost.
+        """
 
     # ------------------------------------------------------------ writing records
 

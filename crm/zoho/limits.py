@@ -46,6 +46,8 @@ class Patience:
     total_s: float = 600.0
     retry_after_max_s: float = 900.0
     max_body_bytes: int = 20 * 1024 * 1024
+    download_s: float = 300.0  # a file of 200,000 records, whole
+    max_file_bytes: int = 1024 * 1024 * 1024
     mint_interval_s: float = 60.0
     mint_blocked_s: float = 600.0
     refused_for_s: float = 900.0

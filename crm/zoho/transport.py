@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from crm.zoho.auth import ZohoAuth, api_base
 from crm.zoho.breaker import Breaker
+from crm.zoho.download import Download
 from crm.zoho.errors import (
     STALE_TOKEN_CODES,
     BadPayload,
@@ -63,6 +64,7 @@ class Call:
     json: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     heavy: bool = False
+    into: Download | None = None  # the answer is a file, which goes there
     repeatable: bool = True
     query: bool = False
     items: bool = False
@@ -105,7 +107,7 @@ class Transport:
         self._tokens = tokens
         self._limiter = limiter
         self._breaker = breaker
-        self._patience = patience
+        self.patience = patience
         self._timing = timing
         self._closing = closing
         self._secrets = secrets
@@ -134,7 +136,7 @@ class Transport:
 
     def send(self, call: Call) -> Answer:
         """The answer: 2xx with a sound JSON body, 204, or 304. Anything else is a ZohoError."""
-        deadline = self._timing.monotonic() + self._patience.total_s
+        deadline = self._timing.monotonic() + self.patience.total_s
         tries = 0
         cause: RetryLater | None = None
         while True:
@@ -170,7 +172,7 @@ class Transport:
         A call under way waits, and every call of a run under way; what only begins does not, so
         that pages stay fast and a scheduled run is skipped.
         """
-        under_way = self._patience.outlast_rest and self.first_server_date is not None
+        under_way = self.patience.outlast_rest and self.first_server_date is not None
         return tries > 0 or under_way
 
     def _delay_after(
@@ -191,11 +193,11 @@ class Transport:
                 details={"cause": error.code, **error.details},
                 crm_message=error.crm_message,
             ) from error
-        own = self._patience.delay_before(attempt.number + 1, self._timing.jitter)
+        own = self.patience.delay_before(attempt.number + 1, self._timing.jitter)
         delay = own if error.retry_after_s is None else error.retry_after_s
         if isinstance(error, RateLimited) and error.status == 429:
             self._limiter.pause(delay)
-        if isinstance(error, CreditsExhausted | Closed) or attempt.number >= self._patience.tries:
+        if isinstance(error, CreditsExhausted | Closed) or attempt.number >= self.patience.tries:
             raise cause
         if self._timing.monotonic() + delay > deadline:
             raise cause
@@ -259,6 +261,7 @@ class Transport:
                     headers=headers,
                     auth=ZohoAuth(token),
                     secrets=(*self._secrets, token),
+                    into=call.into,
                 )
             except ZohoError as error:
                 _log_failure(call, attempt.number, error)
@@ -270,11 +273,13 @@ class Transport:
     def _judge(self, call: Call, answer: Answer) -> Answer:
         """The answer if it is good; raises the typed error if not."""
         status = answer.status
-        if status in (204, 304):
+        if status in (204, 304) or answer.saved is not None:
             return answer
         if 200 <= status < 300:
             check_json(answer)
             error = _error_in_disguise(answer)
+            if error is None and call.into is not None:
+                raise bad_payload("it is no file", answer.body, status=status)
             if error is None or call.items:
                 return answer
             raise self._error(call, answer, error)
@@ -307,7 +312,7 @@ class Transport:
                 return None
             now = answer.date
             seconds = until.timestamp() - (now.timestamp() if now else self._timing.wall())
-        return min(max(seconds, 0.0), self._patience.retry_after_max_s)
+        return min(max(seconds, 0.0), self.patience.retry_after_max_s)
 
     def _base(self, api_domain: str) -> str:
         base, trusted = api_base(self.base_url, api_domain)
@@ -329,7 +334,7 @@ class Transport:
         credits_left = _credits(answer)
         date = answer.date if self.first_server_date is None and answer.status < 400 else None
         with self._guard:
-            self.bytes_received += len(answer.body)
+            self.bytes_received += len(answer.body) + (answer.saved or 0)
             if credits_left is not None:
                 self.credits_remaining = credits_left
             if date is not None and self.first_server_date is None:
@@ -430,7 +435,7 @@ def _log_answer(call: Call, tries: int, answer: Answer) -> None:
         one_line(call.path),
         answer.status,
         answer.elapsed_ms,
-        len(answer.body),
+        answer.saved or len(answer.body),
         tries,
     )
 

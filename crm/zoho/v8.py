@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+from crm.zoho.bulk import BulkCalls
 from crm.zoho.client import WriteResult, ZohoClient, details_of
 from crm.zoho.errors import (
     FixRequest,
@@ -55,7 +56,7 @@ def crm_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00")
 
 
-class ZohoV8(ZohoClient):
+class ZohoV8(BulkCalls, ZohoClient):
     """See `ZohoClient`."""
 
     version = "v8"

@@ -33,6 +33,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from crm.zoho.auth import is_loopback
+from crm.zoho.download import Download
 from crm.zoho.errors import BadPayload, Unreachable, ZohoError, redact
 from crm.zoho.limits import Patience
 from crm.zoho.paging import bad_payload
@@ -50,6 +51,7 @@ class Answer:
     body: bytes
     elapsed_ms: float
     framed: bool  # its end was marked (length, chunks, gzip), so that a cut would have shown
+    saved: int | None = None  # bytes that went into the file of a download instead of `body`
 
     @property
     def date(self) -> datetime | None:
@@ -149,11 +151,15 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         auth: AuthBase | None = None,
         secrets: tuple[str, ...] = (),
+        into: Download | None = None,
     ) -> Answer:
-        """The whole answer. Raises Unreachable, or BadPayload if it is too big to be taken."""
+        """The whole answer; a file goes into `into`, at most as big and as long as that says.
+
+        Raises Unreachable, or BadPayload if it is too big to be taken.
+        """
         patience = self._patience
         started = time.monotonic()
-        _running.deadline = started + patience.exchange_s
+        _running.deadline = started + (into.whole_s if into else patience.exchange_s)
         _running.read_s = patience.read_s
         host = urlsplit(url).netloc
         try:
@@ -168,13 +174,15 @@ class Wire:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body, framed = self._read(response)
+                file = into if into and _is_file(response) else None
+                body, framed = self._read(response, file)
                 return Answer(
                     status=response.status_code,
                     headers=response.headers,
                     body=body,
                     elapsed_ms=(time.monotonic() - started) * 1000,
                     framed=framed,
+                    saved=file.size if file else None,
                 )
         except ZohoError:
             raise
@@ -215,9 +223,9 @@ class Wire:
             "User-Agent": self._user_agent,
         }
 
-    def _read(self, response: requests.Response) -> tuple[bytes, bool]:
+    def _read(self, response: requests.Response, file: Download | None) -> tuple[bytes, bool]:
         headers = response.headers
-        cap = self._patience.max_body_bytes
+        cap = file.max_bytes if file else self._patience.max_body_bytes
         length = headers.get("Content-Length", "")
         if length.isdigit() and int(length) > cap:
             response.raw.close()
@@ -225,9 +233,12 @@ class Wire:
         encoding = headers.get("Content-Encoding", "").strip().lower()
         unpack = _unpacker(encoding, response.status_code)
         # A body of known length comes in one piece: joining would hold each body twice.
-        at_once = int(length) if length.isdigit() and unpack is None else _PIECE
+        is_known = length.isdigit() and unpack is None and file is None
+        at_once = int(length) if is_known else _PIECE
         pieces: list[bytes] = []
         size = 0
+        if file is not None:
+            file.begin()
         while piece := response.raw.read(max(at_once, 1), decode_content=False):
             if unpack is not None:
                 try:
@@ -238,7 +249,10 @@ class Wire:
             if size > cap or (unpack is not None and unpack.unconsumed_tail):
                 response.raw.close()
                 raise bad_payload(f"it is bigger than {cap} bytes", status=response.status_code)
-            pieces.append(piece)
+            if file is not None:
+                file.write(piece)
+            else:
+                pieces.append(piece)
         if unpack is not None and size and not unpack.eof:
             raise bad_payload("it was cut off", status=response.status_code)
         framed = (
@@ -247,6 +261,11 @@ class Wire:
             or "chunked" in headers.get("Transfer-Encoding", "").lower()
         )
         return b"".join(pieces), framed
+
+
+def _is_file(response: requests.Response) -> bool:
+    kind = response.headers.get("Content-Type", "").lower()
+    return response.status_code == 200 and "json" not in kind and "text/html" not in kind
 
 
 def _unpacker(encoding: str, status: int) -> Any:

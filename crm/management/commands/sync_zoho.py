@@ -62,9 +62,9 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--method",
-            choices=["auto", "pages"],
+            choices=["auto", "ranges", "bulk", "pages"],
             default="auto",
-            help="how a full sync reads: auto chooses, pages uses the records API alone",
+            help="how a full sync reads: auto takes the cheapest, pages uses the records API alone",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
