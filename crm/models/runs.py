@@ -103,6 +103,9 @@ class SyncRunModule(models.Model):
     state = models.CharField(max_length=10, default=PENDING)
     method = models.CharField(max_length=8, default="")
     cursor = models.JSONField(default=dict)
+    isolation = models.JSONField(
+        default=dict, editable=False, help_text="Which records are suspected of killing workers."
+    )
     expected = models.PositiveIntegerField(null=True)
     watermark_before = models.DateTimeField(null=True)
     watermark_after = models.DateTimeField(null=True)

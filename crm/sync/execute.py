@@ -31,7 +31,6 @@ log = structlog.get_logger(__name__)
 
 METADATA_AGE = timedelta(hours=24)
 UNKNOWN_USERS_AGE = timedelta(hours=1)
-MAX_TAKEOVERS = 3
 DISK_FULL = "53100"  # PostgreSQL's code
 
 
@@ -77,16 +76,15 @@ def _execute(
     on_interrupt: str,
     make_client: Callable[[], ZohoClient],
 ) -> None:
-    if run.attempts > MAX_TAKEOVERS:
-        runs.close_run(
+    CrmConnection.objects.get_or_create(pk=1)
+    if run.attempts > 2 * runs.MAX_DEATHS:
+        _fail(
             run,
-            ledger.FAILED,
-            code="workers_died",
-            message=f"{MAX_TAKEOVERS} workers died over the same page of this run. "
+            "workers_died",
+            f"{2 * runs.MAX_DEATHS} workers died at the same place of this run, not over a record. "
             "Look at the workers' logs, then start it again.",
         )
         return
-    CrmConnection.objects.get_or_create(pk=1)
     CrmConnection.objects.filter(pk=1).update(last_attempt_at=timezone.now())
     client: ZohoClient | None = None
     session: Session | None = None

@@ -20,6 +20,8 @@ from crm.sync.page import Counts
 FULL, DELTA = "full", "delta"
 # How long an interrupted full run is worth going on with: page tokens live 24 hours.
 RESUMABLE_FOR = timedelta(hours=20)
+# Deaths of workers, without a page stored between them, after which a page is stored in halves.
+MAX_DEATHS = 3
 ASKED_BY_PEOPLE = ("user", "api")
 COUNTERS = ("seen", "created", "updated", "unchanged", "failed", "deleted", "restored")
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F, Max
 from django.utils import timezone
 
+from crm.errors import LeaseLost
 from crm.models import ChangeEvent, SweepCandidate, SyncRun, SyncRunModule
 from crm.sync import credits, runs
 from crm.sync.context import SyncContext
+from crm.sync.isolation import Isolation, Piece
 from crm.sync.lease import Lease
 from crm.sync.modules import BY_NAME, Module
 from crm.sync.page import Counts
@@ -48,6 +52,9 @@ class Session:
         self.run_nested = run_nested
         self.context: SyncContext
         self.coql_refused: set[str] = set()  # names of modules
+        # Workers died before a page of this run was stored.
+        self.is_suspicious = run.attempts > runs.MAX_DEATHS
+        self._isolations: dict[int, Isolation] = {}
         self._met: dict[int, set[int | str]] = {}
         self._calls_told = client.calls
         self._retries_told = client.retries
@@ -94,6 +101,10 @@ class Session:
         self.count_once(part)
         if not part.seen:
             return
+        if "stored" in part.isolation:  # else what is met again would be passed over
+            self._isolations.pop(part.pk, None)
+            note = {name: keys for name, keys in part.isolation.items() if name != "stored"}
+            self.mark(part, isolation=note)
         uncounted = {"seen": part.unchanged + part.failed, "unchanged": part.unchanged,
                      "failed": part.failed}  # fmt: skip
         lower = {name: F(name) - number for name, number in uncounted.items()}
@@ -109,16 +120,33 @@ class Session:
         rows = self.module_of(part).model.objects.filter(pk__in=changed.values("record_id"))
         self._met[part.pk].update(rows.values_list("zoho_id", flat=True))
 
-    def store_batch(self, part: SyncRunModule, store: Store, batch: Batch) -> Counts:
+    def store_batch(self, part: SyncRunModule, store: Store, batch: Batch) -> None:
         """One page with its checkpoint, then a moment to stop or to let a due delta through."""
         # Kept before the first page: a run that goes on after a kill must not believe that its
         # first pages are as young as its later ones.
         self.s0()
         self._crm_clock = batch.server_date or self._crm_clock
+        if self.is_suspicious or part.isolation:
+            self._store_in_pieces(part, store, batch)
+        else:
+            self._store_page(part, store, batch)
+        self.on_page(self.run, part)
+        self.breathe()
+
+    def _store_page(
+        self,
+        part: SyncRunModule,
+        store: Store,
+        batch: Batch,
+        *,
+        condemned: Sequence[RawRecord] = (),
+        also: Callable[[Counts], None] = lambda counts: None,
+    ) -> None:
         met = self._met.get(part.pk)
-        names = [_name_of(record) for record in batch.records] if met is not None else []
+        names = [_name_of(r) for r in (*batch.records, *condemned)] if met is not None else []
 
         def checkpoint(counts: Counts) -> None:
+            also(counts)
             if met is not None:
                 _uncount(counts, names, met)
             runs.advance(self.run, part, counts, cursor=batch.cursor, api=self._spent())
@@ -131,16 +159,46 @@ class Session:
                 SweepCandidate.objects.filter(part=part, zoho_id__in=ids_of(batch.records)).delete()
 
         counts = store.store(
-            batch.records, read_at=batch.read_at, id_span=batch.id_span, checkpoint=checkpoint
+            batch.records,
+            read_at=batch.read_at,
+            id_span=batch.id_span,
+            checkpoint=checkpoint,
+            condemned=condemned,
         )
         if met is not None:
             met.update(names)
         part.cursor = batch.cursor
         part.seen += counts.seen
         part.failed += counts.failed
-        self.on_page(self.run, part)
-        self.breathe()
-        return counts
+
+    def _store_in_pieces(self, part: SyncRunModule, store: Store, batch: Batch) -> None:
+        """Workers died over this page or one near it: see `isolation`."""
+        found = self._isolations.setdefault(part.pk, Isolation(part))
+        here = set(ids_of(batch.records))
+        for piece in found.pieces(batch.records):
+
+            def also(counts: Counts, piece: Piece = piece) -> None:
+                counts.gone_ids = [zoho_id for zoho_id in counts.gone_ids if zoho_id not in here]
+                found.piece_done(piece, batch.records)
+                part.isolation = found.note()
+                SyncRunModule.objects.filter(pk=part.pk).update(isolation=part.isolation)
+
+            small = replace(batch, records=piece.records)
+            if not piece.is_last:
+                small = replace(small, id_span=None, cursor=part.cursor)
+            if piece.keys:
+                self.mark(part, isolation=found.note(piece.keys))
+                # A death from here on says something; only those that say nothing are counted.
+                SyncRun.objects.filter(pk=self.run.pk).update(attempts=runs.MAX_DEATHS)
+            try:
+                self._store_page(part, store, small, condemned=piece.condemned, also=also)
+            except (Exception, KeyboardInterrupt):
+                with suppress(LeaseLost, DatabaseError):  # nobody died here
+                    self.mark(part, isolation=found.note())
+                raise
+        if not part.isolation:
+            self.is_suspicious = False
+            del self._isolations[part.pk]
 
     def breathe(self) -> None:
         """Between two pages: StopRequested, or CreditsExhausted, or a due delta goes in."""

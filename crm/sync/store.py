@@ -19,13 +19,14 @@ from crm import failpoints
 from crm.mapping.apply import Mapped, Mapper, Unusable
 from crm.mapping.convert import record_id
 from crm.models import FailedRecord
-from crm.sync import bulk_write, derive
+from crm.sync import bulk_write, derive, isolation
 from crm.sync.batch import Batch
 from crm.sync.gate import pass_gate
 from crm.sync.layout import RowLayout
 from crm.sync.lease import Lease
 from crm.sync.modules import DEALS, Module
 from crm.sync.page import Counts, Existing, Incoming
+from crm.sync.reading import id_of
 from crm.sync.references import References
 from crm.sync.tombstones import announce
 from crm.zoho.client import RawRecord
@@ -62,6 +63,7 @@ class Store:
         self.has_open_failures = FailedRecord.objects.filter(
             module=module.name, zoho_id__isnull=False, resolved_at__isnull=True
         ).exists()
+        self.poison = self._known_poison() if self.has_open_failures else {}
         self.layout = RowLayout(module, mapper, is_derived=self.deriver is not None)
 
     def store(
@@ -71,22 +73,40 @@ class Store:
         read_at: datetime,
         id_span: Interval | None = None,
         checkpoint: Checkpoint | None = None,
+        condemned: Sequence[RawRecord] = (),
     ) -> Counts:
         """Store one page. `id_span` (after, upto]: the page holds all records of these ids, so
         live rows of ours within it that it does not name come back as `gone_ids`.
 
-        Raises LeaseLost, and then nothing of the page is written.
+        `condemned` records of it are not stored but set aside (`isolation`). Raises LeaseLost, and
+        then nothing of the page is written.
         """
+        received = len(records) + len(condemned)
+        if self.poison:
+            condemned = [*condemned, *filter(self._is_poison, records)]
+            records = [record for record in records if not self._is_poison(record)]
         for attempt in (1, 2, 3):
             incoming, failures = self._map(records)
+            failures += [(record, isolation.CODE, isolation.MESSAGE) for record in condemned]
             try:
-                return self._store(incoming, failures, len(records), read_at, id_span, checkpoint)
+                return self._store(incoming, failures, received, read_at, id_span, checkpoint)
             except BaseException as error:
                 self.references.forget()
                 # Another module's page may have inserted the same referenced record meanwhile.
                 if attempt == 3 or not isinstance(error, IntegrityError):
                     raise
         raise AssertionError("unreachable")
+
+    def _known_poison(self) -> dict[int, str]:
+        """What killed workers before: id → the state of the record that did, by its time."""
+        rows = FailedRecord.objects.filter(
+            module=self.module.name, code=isolation.CODE, resolved_at__isnull=True
+        ).values_list("zoho_id", "payload")
+        return {zoho_id: _modified_in(payload) for zoho_id, payload in rows if zoho_id}
+
+    def _is_poison(self, record: RawRecord) -> bool:
+        found = id_of(record)
+        return found in self.poison and _modified_in(record.text) == self.poison[found]
 
     def _map(self, records: Sequence[RawRecord]) -> tuple[list[Incoming], list[Failure]]:
         """Outside the transaction. The same record twice on a page: the newer one counts."""
@@ -127,13 +147,15 @@ class Store:
                 batch.add(item, existing.get(item.mapped.zoho_id))
             batch.write()
             failpoints.pass_by("store.after_rows")
+            failpoints.pass_by_each("store.record", ids)
             counts = batch.counts
             counts.unchanged += received - len(incoming) - len(failures)
             counts.failed = self._quarantine(failures, now)
             self._resolve_failures(ids, now)
             counts.seen = received
             if id_span is not None:
-                counts.gone_ids = _not_named(existing, ids)
+                aside = [found for record, *_ in failures if (found := _id_in(record))]
+                counts.gone_ids = _not_named(existing, [*ids, *aside])
             if checkpoint is not None:
                 checkpoint(counts)
             announce(self.module, counts.changed_pks)
@@ -179,7 +201,7 @@ class Store:
                 module=self.module.name,
                 dedupe_key=key.hexdigest(),
                 defaults={
-                    "zoho_id": _id_in(record.text),
+                    "zoho_id": _id_in(record),
                     "code": code,
                     "message": message,
                     "payload": record.text.replace("\x00", "�")[:MAX_PAYLOAD],
@@ -199,10 +221,18 @@ def _is_within(zoho_id: int, span: Interval) -> bool:
     return span[0] < zoho_id and (span[1] is None or zoho_id <= span[1])
 
 
-def _id_in(text: str) -> int | None:
-    """The id of a record that could not be read as one, as far as its text shows it."""
-    found = re.search(r'"id"\s*:\s*"?(\d{1,19})\b', text)
+def _id_in(record: RawRecord) -> int | None:
+    """Its id; of a record that could not be read as one, as far as its text shows it."""
+    if (known := id_of(record)) is not None:
+        return known
+    found = re.search(r'"id"\s*:\s*"?(\d{1,19})\b', record.text)
     return record_id(found[1]) if found else None
+
+
+def _modified_in(text: str) -> str:
+    """When a record changed, in the CRM's own words; its text need not be whole."""
+    found = re.search(r'"Modified_Time"\s*:\s*"([^"]*)"', text)
+    return found[1] if found else ""
 
 
 def _not_older(mapped: Mapped, known: Mapped) -> bool:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from crm import tasks
+from crm.freshness import sync_state
 from crm.models import ChangeEvent, Deal, FailedRecord, MirrorState, SyncLease, SyncRun
 from crm.sync import lease, reading, runs
 from crm.sync.execute import execute
@@ -94,14 +96,15 @@ def test_killed_again_and_again_on_new_pages_it_still_ends(paged: Crm) -> None:
     assert_once(paged, run)
 
 
-def test_three_deaths_over_one_page_end_the_run_with_a_word(paged: Crm) -> None:
+def test_deaths_that_no_record_explains_end_the_run_with_a_word(paged: Crm) -> None:
     run = begin()
-    for _ in range(3):
-        assert run_in_child(tasks.sweep, "store.after_rows=kill") == KILLED
+    for _ in range(6):
+        assert run_in_child(tasks.sweep, "execute.before_parts=kill") == KILLED
     tasks.sweep()
     run.refresh_from_db()
     assert (run.status, run.error_code) == ("failed", "workers_died")
     assert "start it again" in run.message
+    assert "6 workers died" in sync_state(timezone.now()).cause
     assert not MirrorState.objects.filter(watermark__isnull=False).exists()
     assert paged.sync("full").status == "succeeded"
     paged.assert_mirrored()

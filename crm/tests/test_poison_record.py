@@ -1,0 +1,124 @@
+"""RELIABILITY 9: a record that kills every worker that stores it is found and set aside."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+
+import pytest
+
+from crm import tasks
+from crm.models import Deal, FailedRecord, SyncRun
+from crm.sync import reading, runs
+from crm.tests import oracle
+from crm.tests.processes import run_in_child
+from crm.tests.synced import Crm
+
+# A process that is killed may leave half a request behind.
+pytestmark = [pytest.mark.processes, pytest.mark.breaks_rules]
+
+KILLED = -signal.SIGKILL
+MOST_DEATHS = 20
+
+
+@pytest.fixture
+def paged(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> Crm:
+    """Deals come in several pages, one after the other."""
+    monkeypatch.setattr(reading, "RANGE_ROWS", 15)
+    monkeypatch.setattr(reading, "PAGE_ROWS", 15)
+    crm.settings.ZOHO = replace(crm.settings.ZOHO, concurrency=1)
+    return crm
+
+
+def ended(poison: list[str], kind: str = "full", method: str = "auto") -> tuple[SyncRun, int]:
+    """The run once a worker outlives it, and how many it took with it before."""
+    run = runs.request_run(
+        kind=kind, trigger="schedule", module_names=["Deals"], method=method, nudge=False
+    )
+    deadly = ",".join(f"store.record.{zoho_id}=kill" for zoho_id in poison)
+    for deaths in range(MOST_DEATHS * len(poison)):
+        status = run_in_child(tasks.sweep, deadly)
+        if status == 0:
+            run.refresh_from_db()
+            return run, deaths
+        assert status == KILLED
+    raise AssertionError("the run never ended")
+
+
+def assert_mirrored_but(crm: Crm, poison: list[str]) -> None:
+    wrong = {str(each.zoho_id) for each in oracle.differences(crm.sandbox, ["Deals"])}
+    assert wrong == set(poison)
+
+
+@pytest.mark.parametrize("method", ["auto", "pages"])
+@pytest.mark.parametrize("at", [0, 22, 49])
+def test_a_first_sync_goes_on_without_the_record_that_kills(
+    paged: Crm, method: str, at: int
+) -> None:
+    one = sorted(paged.ids(), key=int)[at]
+    run, deaths = ended([one], method=method)
+    assert (run.status, run.created, run.failed, run.seen) == ("partial", 49, 1, 50), run.message
+    assert 4 <= deaths <= 3 + 5  # three, then a page of fifteen in halves: 8, 4, 2, 1
+    failed = FailedRecord.objects.get()
+    assert (failed.code, failed.zoho_id, failed.resolved_at) == ("poison", int(one), None)
+    assert one in failed.payload
+    assert_mirrored_but(paged, [one])
+    assert run.parts.get().isolation == {}
+    assert "needs a look" in run.message
+
+
+def test_two_records_of_one_page_are_found_one_after_the_other(paged: Crm) -> None:
+    poison = sorted(paged.ids(), key=int)[20:22]
+    run, _ = ended(poison)
+    assert (run.status, run.created, run.failed, run.seen) == ("partial", 48, 2, 50), run.message
+    assert_mirrored_but(paged, poison)
+
+
+def test_the_next_sync_does_not_die_of_it_again_and_stores_it_once_it_changed(
+    paged: Crm,
+) -> None:
+    one = sorted(paged.ids(), key=int)[22]
+    ended([one])
+    run, deaths = ended([one])
+    assert (run.status, run.failed, run.seen, deaths) == ("partial", 1, 50, 0)
+    assert FailedRecord.objects.get().attempts == 2
+    paged.control("edit", module="Deals", id=one, values={"Next_Step": "harmless now"})
+    assert paged.sync("full", "Deals").status == "succeeded"
+    assert FailedRecord.objects.get().resolved_at is not None
+    paged.assert_mirrored("Deals")
+
+
+def test_a_record_that_is_here_already_stays_as_it_was(paged: Crm) -> None:
+    paged.sync("full")
+    one = sorted(paged.ids(), key=int)[22]
+    before = Deal.objects.get(zoho_id=one)
+    paged.control("edit", module="Deals", id=one, values={"Next_Step": "deadly"})
+    run, _ = ended([one])
+    assert (run.status, run.deleted, run.failed) == ("partial", 0, 1)
+    after = Deal.objects.get(zoho_id=one)
+    assert (after.next_step, after.deleted_at) == (before.next_step, None)
+
+
+@pytest.mark.parametrize("queries", [True, False])
+def test_a_delta_goes_on_too(paged: Crm, queries: bool) -> None:
+    paged.sync("full")
+    if not queries:
+        rule = {
+            "do": "status",
+            "path": "/crm/v8/coql",
+            "times": 0,
+            "status": 401,
+            "body": {
+                "code": "OAUTH_SCOPE_MISMATCH",
+                "details": {},
+                "message": "x",
+                "status": "error",
+            },
+        }
+        paged.control("faults", rules=[rule])
+    ids = sorted(paged.ids(), key=int)[:30]
+    for zoho_id in ids:
+        paged.control("edit", module="Deals", id=zoho_id, values={"Next_Step": "all of them"})
+    run, _ = ended([ids[20]], kind="delta")
+    assert (run.status, run.updated, run.failed) == ("partial", 29, 1), run.message
+    assert_mirrored_but(paged, [ids[20]])
