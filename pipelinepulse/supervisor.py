@@ -117,6 +117,8 @@ class Supervisor:
         if self._signum is not None:
             self.say(f"{signal.Signals(self._signum).name} received; stopping everything")
         self._stop_all()
+        if self._signum is not None:
+            self.say("stopped")
         signal.set_wakeup_fd(self._old_wakeup)
         for signum, handler in self._old_handlers.items():
             signal.signal(signum, handler)

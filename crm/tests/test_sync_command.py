@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 
+from crm.management.commands.sync_zoho import Progress
 from crm.models import (
     ChangeEvent,
     CrmConnection,
@@ -86,9 +87,73 @@ def test_since_reads_from_that_moment(crm: Crm) -> None:
 
 
 def test_plain_lines_of_progress_where_there_is_no_terminal(crm: Crm) -> None:
+    """One for each module at least, however fast it was."""
     _, out, _ = run("--full")
-    assert out.startswith("Accounts ") and "40 of 40" in out.splitlines()[0]
-    assert "\x1b" not in out and "\r" not in out
+    lines = out.splitlines()
+    for number, name in enumerate(("Accounts", "Contacts", "Leads", "Deals")):
+        total = len(crm.ids(name))
+        assert lines[number].startswith(f"{name}: {total} of {total} (100%)")
+    assert len(lines) == 5
+    assert not {"\x1b", "\r", "█"}.intersection(out)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str, ending: str = "\n") -> int:
+        return super().write(text + ending)
+
+
+class Pipe(Terminal):
+    def isatty(self) -> bool:
+        return False
+
+
+def progress_of(out: Terminal, *pages: tuple[float, int], expected: int | None) -> str:
+    """What is written while a module is read: (seconds, records so far) for each page."""
+    part = SyncRunModule(pk=1, module="Deals", position=0, expected=expected)
+    clock = {"now": 0.0}
+    progress = Progress(out, clock=lambda: clock["now"])
+    for clock["now"], part.seen in pages:
+        progress.page(SyncRun(), part)
+    progress.end()
+    return out.getvalue()
+
+
+def test_progress_tells_pace_and_time_left() -> None:
+    pages = [(100.0, 200), (102.0, 600), (105.5, 1_300), (107.0, 1_600), (109.0, 2_000)]
+    assert progress_of(Pipe(), *pages, expected=2_000).splitlines() == [
+        "Deals: 1,300 of 2,000 (65%), 200 a second, 4 s left",
+        "Deals: 2,000 of 2,000 (100%), 200 a second",
+    ]
+    assert progress_of(Pipe(), *pages, expected=None).splitlines() == [
+        "Deals: 1,300 read, 200 a second",
+        "Deals: 2,000 read, 200 a second",
+    ]
+
+
+def test_bar_on_a_terminal_tells_the_same_and_leaves_nothing_behind() -> None:
+    written = progress_of(Terminal(), (100.0, 500), (101.0, 1_000), expected=2_000)
+    first, second, last = written.split("\r\x1b[2K")[1:]
+    assert first == f"Deals     {'█' * 8:<30} 500 of 2,000 (25%)"
+    assert second == f"Deals     {'█' * 15:<30} 1,000 of 2,000 (50%), 500 a second, 2 s left"
+    assert last == ""
+
+
+def test_a_run_gone_on_with_measures_its_own_pace() -> None:
+    written = progress_of(Pipe(), (100.0, 9_000), (106.0, 9_060), expected=10_000)
+    assert written == "Deals: 9,060 of 10,000 (90%), 10 a second, 94 s left\n"
+
+
+@pytest.mark.processes
+def test_dry_run_writes_no_line_for_each_call(crm: Crm) -> None:
+    crm.sync("full")
+    process = start(crm, "--dry-run", LOG_LEVEL="INFO")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == DONE
+    assert "Dry run: nothing was stored." in out
+    assert "zoho GET" not in out + err and "INFO" not in out + err
 
 
 def test_up_to_one_percent_set_aside_is_done_with_a_line_on_stderr(

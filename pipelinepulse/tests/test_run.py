@@ -184,6 +184,7 @@ def test_from_an_empty_folder_to_the_product_and_back(start, tmp_path) -> None:
     begun = time.monotonic()
     assert run.end(signal.SIGINT) == 130
     assert time.monotonic() - begun < 20
+    assert eventually(lambda: run.said.rstrip().endswith("| stopped"), 5), run.said
     assert eventually(lambda: not run.processes(), 5), run.processes()
 
     # again: it goes on where it was

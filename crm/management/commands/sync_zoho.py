@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,6 +74,9 @@ class Command(BaseCommand):
         if settings.ZOHO is None:
             raise CommandError(CrmNotConfigured().message, returncode=USAGE)
         kind = runs.FULL if options["full"] else runs.DELTA
+        if options["verbosity"] < 2:
+            # A line per call belongs into a worker's log, not between a person and the bar.
+            logging.getLogger("crm.zoho").setLevel(logging.ERROR)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             if options["dry_run"]:
@@ -83,9 +87,6 @@ class Command(BaseCommand):
             signal.signal(signal.SIGTERM, previous)
 
     def _run(self, kind: str, options: dict) -> None:
-        if options["verbosity"] < 2:
-            # A line per call belongs into a worker's log, not between a person and the bar.
-            logging.getLogger("crm.zoho").setLevel(logging.ERROR)
         progress = Progress(self.stdout)
         try:
             run = self._requested(kind, options, progress)
@@ -194,44 +195,66 @@ def _interrupt(*_: Any) -> None:
 
 
 class Progress:
-    """A bar on a terminal, a plain line every few seconds otherwise."""
+    """A bar on a terminal; otherwise a plain line every few seconds, and one for each module."""
 
     WIDTH = 30
 
-    def __init__(self, out: Any) -> None:
+    def __init__(self, out: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self.out = out
         self.is_terminal = out.isatty()
-        self.started = time.monotonic()
-        self.told = 0.0
-        self.is_open = False
+        self.clock = clock
+        self.part: SyncRunModule | None = None
+        self.told_at = 0.0
+        self.told_seen = 0
+        # Of the part, where this process came in: what was read before says nothing of its pace.
+        self.begun_at = 0.0
+        self.begun_seen = 0
 
     def page(self, run: SyncRun, part: SyncRunModule) -> None:
-        now = time.monotonic()
+        """A page of this part has been stored."""
         if not part.seen:  # a range without records may answer first
             return
-        if now - self.told < (0.1 if self.is_terminal else 5.0):
-            return
-        self.told = now
-        line = self._line(part)
-        if self.is_terminal:
-            self.out.write(f"\r\x1b[2K{line}", ending="")
-            self.out.flush()
-            self.is_open = True
-        else:
-            self.out.write(line)
+        now = self.clock()
+        if self.part is None or self.part.pk != part.pk:
+            self.end()
+            self.part, self.begun_at, self.begun_seen = part, now, part.seen
+            self.told_at, self.told_seen = (0.0, 0) if self.is_terminal else (now, 0)
+        if now - self.told_at >= (0.1 if self.is_terminal else 5.0):
+            self._tell(part, now)
 
     def end(self) -> None:
-        if self.is_open:
+        """Nothing more comes of this part."""
+        if self.part is None:
+            return
+        if self.is_terminal:
             self.out.write("\r\x1b[2K", ending="")
-            self.is_open = False
+        elif self.part.seen != self.told_seen:
+            self._tell(self.part, self.clock())
+        self.part = None
 
-    def _line(self, part: SyncRunModule) -> str:
-        elapsed = max(time.monotonic() - self.started, 0.001)
-        if not part.expected:
-            return f"{part.module}: {part.seen:,} read, {elapsed:.0f} s"
-        share = min(part.seen / part.expected, 1.0)
+    def _tell(self, part: SyncRunModule, now: float) -> None:
+        self.told_at, self.told_seen = now, part.seen
+        words = ", ".join([_how_far(part), *self._pace(part, now)])
+        if not self.is_terminal:
+            self.out.write(f"{part.module}: {words}")
+            return
+        share = min(part.seen / part.expected, 1.0) if part.expected else 0.0
         bar = "█" * round(share * self.WIDTH)
-        return (
-            f"{part.module:<9} {bar:<{self.WIDTH}} {share:4.0%}  "
-            f"{part.seen:,} of {part.expected:,}, {elapsed:.0f} s"
-        )
+        self.out.write(f"\r\x1b[2K{part.module:<9} {bar:<{self.WIDTH}} {words}", ending="")
+        self.out.flush()
+
+    def _pace(self, part: SyncRunModule, now: float) -> Iterator[str]:
+        """How fast, and how long it will take: as soon as there is a second page to measure."""
+        read, took = part.seen - self.begun_seen, now - self.begun_at
+        if read <= 0 or took <= 0:
+            return
+        yield f"{read / took:,.0f} a second"
+        if part.expected and part.expected > part.seen:
+            yield f"{(part.expected - part.seen) * took / read:,.0f} s left"
+
+
+def _how_far(part: SyncRunModule) -> str:
+    if not part.expected:
+        return f"{part.seen:,} read"
+    expected = max(part.expected, part.seen)  # the CRM does not count what is converted
+    return f"{part.seen:,} of {expected:,} ({part.seen * 100 // expected}%)"
