@@ -17,6 +17,7 @@ import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template import loader
 from django.views import defaults
 from rest_framework import exceptions as rest
 from rest_framework.response import Response
@@ -198,12 +199,11 @@ def server_error(request: HttpRequest) -> HttpResponse:
     answer = answer_to(sys.exc_info()[1] or Exception())
     if is_api(request):
         return _json(answer or Answer(500, "error", SENTENCES["error"]))
-    page = defaults.server_error(request)
-    if answer is not None and answer.status == 503:
-        page.status_code = 503
-        for name, value in answer.headers.items():
-            page.headers[name] = value
-    return page
+    if answer is None or answer.status != 503:
+        return defaults.server_error(request)
+    # Without the request: what it would add to the page (people, messages) asks the database.
+    page = loader.render_to_string("503.html", {"message": answer.message})
+    return HttpResponse(page, status=503, headers=answer.headers)
 
 
 def _json(answer: Answer) -> JsonResponse:

@@ -308,5 +308,5 @@ def test_example_file_explains_every_setting_and_no_other() -> None:
     text = (Path(env.__file__).resolve().parents[1] / ".env.example").read_text()
     named = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", text, re.M)
     internal = {"SANDBOX", "PULSE_EMBEDDED"}
-    of_compose = ["POSTGRES_PASSWORD"]
+    of_compose = ["POSTGRES_PASSWORD", "PULSE_PORT"]
     assert named == [name for name in env.SETTING_NAMES if name not in internal] + of_compose

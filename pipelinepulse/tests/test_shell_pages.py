@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core import mail
+from django.db import OperationalError
 from django.test import Client, RequestFactory
 from django.utils import timezone
 from django.views.defaults import server_error
@@ -17,6 +18,7 @@ from crm.models import SyncRun
 from crm.zoho.errors import Unreachable
 from crm.zoho.factory import client_from_settings
 from o2r.tests import mirror_rows as rows
+from pipelinepulse.api_errors import server_error as our_server_error
 
 pytestmark = pytest.mark.django_db
 
@@ -322,6 +324,38 @@ def test_an_error_page_needs_no_database(
         response = server_error(rf.get("/"))
     assert response.status_code == 500
     assert "Something broke on our side" in text(response)
+
+
+@pytest.mark.parametrize(
+    ("cause", "says"),
+    [
+        ("connection refused", "The database cannot be reached. Ask again later."),
+        ("database is locked", "The database is busy. Ask again in a few seconds."),
+    ],
+)
+def test_a_page_without_its_database_says_so(
+    rf: RequestFactory, django_assert_num_queries: Any, cause: str, says: str
+) -> None:
+    with django_assert_num_queries(0):
+        try:
+            raise OperationalError(cause)
+        except OperationalError:
+            response = our_server_error(rf.get("/"))
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    assert says in text(response)
+    assert "Something broke" not in text(response)
+
+
+def test_who_may_not_see_the_dashboard_is_not_led_there_again(
+    client: Client, django_user_model: Any
+) -> None:
+    client.force_login(
+        django_user_model.objects.create_user("new"),
+        backend="django.contrib.auth.backends.ModelBackend",
+    )
+    assert "Go to the dashboard" not in text(client.get("/"))
+    assert "Sign in as somebody else" in text(client.get("/"))
 
 
 def test_every_page_finds_the_icon_of_the_product(client: Client) -> None:
