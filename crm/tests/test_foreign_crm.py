@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from crm.freshness import freshness_seconds
 from crm.models import Deal, DeletionHold, Lead, MirrorState, SyncRun
 from crm.sync import dry_run, reading, runs
 from crm.sync.execute import execute
@@ -309,3 +310,15 @@ def test_a_dry_run_goes_on_past_a_module_that_cannot_be_read(crm: ForeignCrm) ->
     told = "\n".join(dry_run.preview("delta", (), since=None).lines())
     assert "Leads: would not be read" in told
     assert "Deals: 1 read; would make 0 new, change 1" in told
+
+
+def test_without_a_clock_of_the_crm_freshness_counts_from_the_start_of_the_run(
+    crm: ForeignCrm,
+) -> None:
+    crm.flags.add("nodate")
+    for kind in ("full", "delta"):
+        run = sync(kind)
+        assert (run.status, run.s0) == ("succeeded", None), run.message
+        states = MirrorState.objects.values_list("complete_s0", flat=True)
+        assert set(states) == {run.started_at}
+        assert freshness_seconds(run.started_at + timedelta(seconds=90)) == 90

@@ -299,6 +299,28 @@ def test_a_delta_that_is_due_goes_in_between_the_pages_of_a_full_run(
     big_crm.assert_mirrored()
 
 
+def test_calls_of_a_nested_delta_are_counted_once(
+    big_crm: Crm, every_quarter: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crm.sync import session
+
+    big_crm.sync("full")
+    monkeypatch.setattr(session, "BETWEEN_CHECKS_S", 0.0)
+    full = request("full")
+    before = big_crm.requests()
+
+    def on_page(run: SyncRun, part: Any) -> None:
+        if run.pk == full.pk and not SyncRun.objects.filter(lane__isnull=True).exists():
+            tasks.request_scheduled("delta", timezone.now())
+
+    execute(full.pk, on_page=on_page)
+    full.refresh_from_db()
+    nested = SyncRun.objects.get(lane__isnull=True)
+    assert (full.status, nested.status) == ("succeeded", "succeeded")
+    assert nested.api_calls > 0
+    assert full.api_calls + nested.api_calls == big_crm.requests() - before
+
+
 def test_a_nested_delta_whose_full_run_ended_is_closed(configured: None) -> None:
     SyncRun.objects.create(kind="delta", trigger="schedule", lane=None, requested_at=timezone.now())
     SyncRun.objects.create(
