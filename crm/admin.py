@@ -595,3 +595,6 @@ def moment_of(epoch: float) -> str:
     """Seconds since 1970 as the admin writes a time."""
     local = timezone.localtime(datetime.fromtimestamp(epoch, UTC))
     return date_format(local, "DATETIME_FORMAT")
+
+
+from crm import admin_outbox  # noqa: E402, F401  (registers the outbox and its switch)

@@ -83,3 +83,60 @@ class NotSynced(CrmError):
     """A delta was asked for before the first full sync."""
 
     code = "never_synced"
+
+
+class FieldsRefused(CrmError):
+    """An edit that cannot be kept; `fields` names each field with the sentence why."""
+
+    code = "fields_refused"
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        super().__init__(" ".join(f"{name}: {why}" for name, why in fields.items()))
+        self.fields = fields
+
+
+class EditConflict(CrmError):
+    """Somebody changed the record after it was shown; nothing of the edit is kept."""
+
+    code = "stale_version"
+
+
+class RecordGone(CrmError):
+    """The record is deleted, here or in the CRM: it cannot be changed."""
+
+    code = "record_gone"
+
+
+class CreateNotPossible(CrmError):
+    """The CRM lacks the field that makes creating from here safe to repeat."""
+
+    code = "create_not_possible"
+
+
+class NotInConflict(CrmError):
+    """The entry is not, or no longer, what was decided about."""
+
+    code = "not_in_conflict"
+
+
+class WriteBackOff(CrmError):
+    """Asked to send while the switch is off or on preview, or was killed."""
+
+    code = "write_back_off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Write-back is not switched on: changes are kept here and wait. Ops can switch it on."
+        )
+
+
+class WriteBackForcedOff(CrmError):
+    """WRITE_BACK=off is set in the environment: no switch overrides it."""
+
+    code = "write_back_forced_off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Write-back is switched off by WRITE_BACK=off in the environment. Remove it there and "
+            "start again, then switch it on here."
+        )

@@ -20,6 +20,7 @@ from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRun
 from crm.models import runs as ledger
 from crm.sync import credits, modules
 from crm.tasks import DELTA_TASK
+from crm.writeback import switch
 from crm.zoho import breaker
 
 CONNECTED, DELAYED, DISCONNECTED, NOT_CONFIGURED, NEVER_SYNCED = (
@@ -278,7 +279,7 @@ def sync_state(now: datetime) -> SyncState:
         last_run=_summary(last) if last else None,
         api_version=settings.ZOHO.api_version if settings.ZOHO else "",
         crm_name=connection.org_name,
-        is_write_back=settings.WRITE_BACK,
+        is_write_back=switch.mode(),
     )
 
 

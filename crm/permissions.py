@@ -33,5 +33,16 @@ def may_configure(user: Any) -> Decision:
     return _answers().may_configure(user)
 
 
+def may_write_back(user: Any, kind: str, record: Any) -> Decision:
+    """Whether this person may have a change of this kind (edit, create, delete, convert) made to
+    this record of the CRM; asked again when it is sent."""
+    return _answers().may_write_back(user, kind, record)
+
+
+def may_resolve(user: Any, record: Any) -> Decision:
+    """Whether this person may decide a conflict of this record."""
+    return _answers().may_resolve(user, record)
+
+
 def _answers() -> Any:
     return import_module(settings.PERMISSIONS_MODULE)

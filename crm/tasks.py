@@ -24,6 +24,7 @@ from crm.models import runs as ledger
 from crm.sync import lease, modules, reachability, rederive, runs
 from crm.sync.execute import execute
 from crm.sync.metadata import business_day, queue_derive
+from crm.writeback import send, settle
 
 log = structlog.get_logger(__name__)
 FIRST_PAUSE, MAX_DOUBLINGS = timedelta(minutes=15), 6
@@ -226,3 +227,19 @@ def turn_of_the_day() -> None:
         queue_derive()
     else:
         MirrorState.objects.filter(module="Deals").update(derived_on=today)
+
+
+# -- write-back ---------------------------------------------------------------------------------
+
+
+@shared_task(expires=60)
+def send_changes() -> None:
+    """What waits in the outbox and is due."""
+    send.send_due(should_stop=stopper())
+
+
+@shared_task
+def sweep_changes() -> None:
+    """Changes whose nudge or worker was lost, and those whose waiting time is over."""
+    settle.close_old(timezone.now())
+    send.send_due(should_stop=stopper())

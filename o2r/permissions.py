@@ -16,6 +16,8 @@ from crm.models import CrmUser
 
 REP, MANAGER, OPS, INTEGRATOR = "sales rep", "sales manager", "ops", "integrator"
 ROLES = (REP, MANAGER, OPS, INTEGRATOR)
+# Given by ops to an integrator's user: the scope "write" of its token.
+WRITE_SCOPE = "crm.write_through_api"
 
 
 @dataclass(frozen=True)
@@ -101,3 +103,43 @@ def may_configure(user: Any) -> Decision:
     if OPS in roles_of(user):
         return ALLOWED
     return Decision(False, "This is changed by ops. Ask them.")
+
+
+def may_write_back(user: Any, kind: str, record: Any) -> Decision:
+    """A change of a record that goes to the CRM: reps their own, managers all, integrators whose
+    token may write all. Deletions: owner or manager."""
+    roles = roles_of(user)
+    if MANAGER in roles:
+        return ALLOWED
+    if INTEGRATOR in roles:
+        if kind == "delete":
+            return Decision(False, "Deleting needs the owner or a manager.")
+        if user.has_perm(WRITE_SCOPE):
+            return ALLOWED
+        return Decision(False, "This token may only read. Ask ops for the scope “write”.")
+    if REP in roles:
+        return _owns(user, record)
+    return Decision(False, "Changing records needs the role sales rep or sales manager.")
+
+
+def may_resolve(user: Any, record: Any) -> Decision:
+    """Choosing between our value and the CRM's: reps of their own records, managers and ops all."""
+    roles = roles_of(user)
+    if roles & {MANAGER, OPS}:
+        return ALLOWED
+    if REP in roles:
+        return _owns(user, record)
+    return Decision(False, "A conflict is decided by the owner, a manager or ops.")
+
+
+def _owns(user: Any, record: Any) -> Decision:
+    owners = owner_pks_of(user)
+    if not owners:
+        return Decision(
+            False,
+            "Your e-mail address belongs to no user of the CRM, so nothing is yours to change. "
+            "Ask ops to link your account.",
+        )
+    if record is not None and record.owner_id in owners:
+        return ALLOWED
+    return Decision(False, "This belongs to somebody else. Its owner or a manager can change it.")

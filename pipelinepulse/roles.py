@@ -22,6 +22,7 @@ CHANGED: dict[str, dict[str, tuple[str, ...]]] = {
         "crmstage": ("change",),
         "exchangerate": ("add", "change", "delete"),
         "fieldmapping": ("add", "change", "delete"),
+        "writeback": ("add", "change"),
     },
     "django_celery_beat": {
         "periodictask": ("change",),

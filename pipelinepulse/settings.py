@@ -173,6 +173,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SWEEP_SECONDS,
         "options": {"expires": SWEEP_SECONDS * 4},
     },
+    "crm: sweep the outbox": {
+        "task": "crm.tasks.sweep_changes",
+        "schedule": SWEEP_SECONDS,
+        "options": {"expires": SWEEP_SECONDS * 4},
+    },
     "o2r: follow the mirror": {
         "task": "o2r.tasks.recompute",
         "schedule": SWEEP_SECONDS * 4,

@@ -91,7 +91,7 @@ class Mapper:
                 continue
             if spec.kind == profiles.TAG:
                 self._tag_at = len(self.columns)
-            converter = _converter_for(spec, dict(picklists.get(spec.api) or {}) or None)
+            converter = converter_for(spec, dict(picklists.get(spec.api) or {}) or None)
             if spec.kind == profiles.MONEY:
                 self._money.append((len(self.columns), spec.ours))
             if spec.kind == profiles.PERCENT:
@@ -217,6 +217,25 @@ class Mapper:
             for at in (at for at, _ in self._money if at not in came):
                 values[at] = convert.rescaled(values[at], was, now)
 
+    def lacks_currency(self, values: Sequence[Any], name: str) -> bool:
+        """Whether this is an amount that came without saying in which currency."""
+        at = self.index[name]
+        return any(at == money for money, _ in self._money) and values[self._currency_at] is MISSING
+
+    def overlay(self, values: list[Any], ours: Mapping[str, Any]) -> None:
+        """Put our values in the place of those that came, and what follows from them: whether a
+        tag means funding, and amounts in the decimals of another currency."""
+        index = self.index
+        if "currency" in ours and self.has_money:
+            was, now = values[self._currency_at], ours["currency"]
+            for at, name in self._money:
+                if name not in ours and values[at].__class__ is int:
+                    values[at] = convert.rescaled(values[at], was or "", now or "")
+        for name, value in ours.items():
+            values[index[name]] = value
+        if self._funded_from_tag and self.columns[self._tag_at] in ours:  # type: ignore[index]
+            values[index["aws_funded"]] = _is_funded(values[self._tag_at])  # type: ignore[index]
+
     @staticmethod
     def _moment(record: dict, key: str, problems: list[Problem]) -> datetime | None:
         value = record.get(key)
@@ -244,7 +263,7 @@ def _is_funded(tag: str | None) -> bool:
     return tag is not None and tag.strip().lower() not in {"none", "no", "-none-", ""}
 
 
-def _converter_for(spec: FieldSpec, labels: dict[str, str] | None) -> convert.Converter | None:
+def converter_for(spec: FieldSpec, labels: dict[str, str] | None) -> convert.Converter | None:
     if spec.kind in (profiles.TEXT, profiles.LONG_TEXT):
         return convert.text(spec.length)
     if spec.kind in (profiles.PICK, profiles.TAG):

@@ -13,6 +13,7 @@ from crm.models.metadata import (
     Pipeline,
     PipelineStage,
 )
+from crm.models.outbox import OutboxEntry, WriteBack
 from crm.models.records import Account, Contact, Deal, Lead, MirroredRecord
 from crm.models.runs import MirrorState, SweepCandidate, SyncLease, SyncRun, SyncRunModule
 from crm.models.shared import SharedValue
@@ -34,6 +35,7 @@ __all__ = [
     "Lead",
     "MirrorState",
     "MirroredRecord",
+    "OutboxEntry",
     "Pipeline",
     "PipelineStage",
     "ReceivedRecord",
@@ -43,4 +45,5 @@ __all__ = [
     "SyncLease",
     "SyncRun",
     "SyncRunModule",
+    "WriteBack",
 ]

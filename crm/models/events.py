@@ -1,5 +1,6 @@
 """History that cannot be rebuilt: every observed change, and each record as received."""
 
+from django.conf import settings
 from django.db import models
 
 
@@ -26,6 +27,14 @@ class ChangeEvent(models.Model):
     learnt_at = models.DateTimeField()
     source = models.CharField(max_length=12)
     run_id = models.BigIntegerField(null=True)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,  # a person's changes are found through the outbox
+        help_text="Who changed it here; empty for what was read from the CRM.",
+    )
 
     class Meta:
         indexes = [

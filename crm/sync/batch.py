@@ -19,8 +19,9 @@ from crm.sync.page import Counts, Existing, Incoming, is_older
 
 if TYPE_CHECKING:
     from crm.sync.store import Store
+    from crm.writeback.echoes import Overlay
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+encode = json.JSONEncoder(separators=(",", ":")).encode
 
 EVENT_COLUMNS = (
     "module",
@@ -59,6 +60,7 @@ class Batch:
         self.payloads: list[tuple] = []
         self.rehashed: list[tuple[str, int]] = []
         self.problems: list[tuple[int, Incoming]] = []
+        self.overlay: Overlay | None = None  # changes of ours on their way to the CRM
 
     def add(self, item: Incoming, known: Existing | None) -> None:
         mapped = item.mapped
@@ -68,6 +70,8 @@ class Batch:
         modified_at = self.to_db(mapped.modified_at)
         if is_older(modified_at, self.read_db, known, self.now_db):
             self.counts.unchanged += 1
+        elif self.overlay is not None and not self.overlay.apply(mapped, known):
+            self._keep(item, known, modified_at)
         elif (
             known.is_stub
             or known.is_deleted
@@ -85,11 +89,14 @@ class Batch:
         if self.payloads:
             _save_payloads(self.payloads)
         self._write_problems()
+        if self.overlay is not None:
+            self.overlay.write()
 
     def _keep(self, item: Incoming, known: Existing, modified_at: Any) -> None:
         """Same values. A later Modified_Time means a change that nothing of ours shows."""
         self.counts.unchanged += 1
-        if modified_at is not None and modified_at != known.modified_at:
+        is_echo = self.overlay is not None and self.overlay.has_settled(known.pk)
+        if modified_at is not None and (modified_at != known.modified_at or is_echo):
             self.touched.append((item, known))
 
     # -- new -------------------------------------------------------------------------------------
@@ -130,7 +137,7 @@ class Batch:
         model, columns = self.store.module.model, self.layout.mapped
         pks = [known.pk for _, known in self.differing]
         stored = {
-            row[0]: (row[1:3], [_canonical_stored(value) for value in row[3:]])
+            row[0]: (row[1:3], [canonical_stored(value) for value in row[3:]])
             for row in model.objects.filter(pk__in=pks).values_list("pk", *_STAMPS, *columns)
         }
         rows = []
@@ -178,8 +185,8 @@ class Batch:
                     known.pk,
                     ChangeEvent.CHANGED,
                     name,
-                    _encode(old),
-                    _encode(new),
+                    encode(old),
+                    encode(new),
                     mapped.modified_at,
                 )
         self.counts.updated += differs
@@ -302,7 +309,7 @@ class Batch:
         return [self.to_db(v) if v.__class__ is datetime else v for v in values]
 
 
-def _canonical_stored(value: Any) -> Any:
+def canonical_stored(value: Any) -> Any:
     """A stored column value in canonical form: dates as ISO text."""
     if value is None or value.__class__ in (str, int, bool, datetime):
         return value

@@ -29,6 +29,8 @@ from crm.sync.page import Counts, Existing, Incoming
 from crm.sync.reading import id_of
 from crm.sync.references import References
 from crm.sync.tombstones import announce
+from crm.writeback import echoes
+from crm.writeback.echoes import Overlay
 from crm.zoho.client import RawRecord
 
 Checkpoint = Callable[[Counts], None]
@@ -143,6 +145,10 @@ class Store:
             existing = self._existing(ids, id_span)
             self.references.resolve(incoming, now)
             batch = Batch(self, now, read_at, seq)
+            if echoes.has_open(self.module.name):
+                echoes.adopt(self.module, self.mapper, incoming, existing, now)
+                pks = [existing[i].pk for i in ids if i in existing]
+                batch.overlay = Overlay.load(self.module.name, pks, self.mapper, read_at, now)
             for item in incoming:
                 batch.add(item, existing.get(item.mapped.zoho_id))
             batch.write()

@@ -16,6 +16,7 @@ from crm.sync.gate import pass_gate
 from crm.sync.lease import Lease
 from crm.sync.modules import DEALS, Module
 from crm.sync.page import Counts
+from crm.writeback import echoes
 
 
 def tell_deletions(
@@ -71,6 +72,8 @@ def tell_deletions(
             updates,
         )
         bulk_write.insert(ChangeEvent, EVENT_COLUMNS, events)
+        if echoes.has_open(module.name):
+            echoes.record_gone(module, zoho_ids, now)
         counts.deleted = len(rows)
         counts.changed_pks = [pk for pk, _ in rows]
         if checkpoint is not None:

@@ -195,8 +195,13 @@ class ZohoClient(ABC):
         *,
         trigger: Sequence[str] | None = None,
         unmodified_since: datetime | None = None,
+        repeatable: bool = True,
     ) -> list[WriteResult]:
-        """At most 100, each with its `id`. A row that changed since: code ALREADY_MODIFIED."""
+        """At most 100, each with its `id`. A row that changed since: code ALREADY_MODIFIED.
+
+        `repeatable` False, here and below: raises UnknownOutcome where sending it again could
+        overwrite what somebody else wrote meanwhile.
+        """
 
     @abstractmethod
     def upsert(
@@ -207,12 +212,22 @@ class ZohoClient(ABC):
         trigger: Sequence[str] | None = None,
         duplicate_check_fields: Sequence[str] | None = None,
         unmodified_since: datetime | None = None,
+        repeatable: bool = True,
     ) -> list[WriteResult]:
         """At most 100. Without `duplicate_check_fields` as careful as `insert`."""
 
     @abstractmethod
-    def delete(self, module: str, ids: Sequence[int]) -> list[WriteResult]:
+    def delete(
+        self, module: str, ids: Sequence[int], *, repeatable: bool = True
+    ) -> list[WriteResult]:
         """Into the CRM's recycle bin, at most 100."""
+
+    @abstractmethod
+    def convert(self, lead_id: int, wishes: dict[str, Any]) -> WriteResult:
+        """Convert a lead (5 credits); `details` name Accounts, Contacts and Deals with their ids.
+
+        Never repeated blindly: may raise UnknownOutcome. `wishes` is the CRM's own form.
+        """
 
     def __enter__(self) -> ZohoClient:
         return self

@@ -255,11 +255,14 @@ class ZohoV8(BulkCalls, ZohoClient):
         *,
         trigger: Sequence[str] | None = None,
         unmodified_since: datetime | None = None,
+        repeatable: bool = True,
     ) -> list[WriteResult]:
         if any("id" not in row for row in rows):
             raise _misuse("an update needs the id of each row")
         headers = _unless_modified(unmodified_since)
-        return self._write("PUT", module, "", rows, _extras(trigger), headers=headers)
+        return self._write(
+            "PUT", module, "", rows, _extras(trigger), headers=headers, repeatable=repeatable
+        )
 
     def upsert(
         self,
@@ -269,6 +272,7 @@ class ZohoV8(BulkCalls, ZohoClient):
         trigger: Sequence[str] | None = None,
         duplicate_check_fields: Sequence[str] | None = None,
         unmodified_since: datetime | None = None,
+        repeatable: bool = True,
     ) -> list[WriteResult]:
         extras = _extras(trigger)
         if duplicate_check_fields:
@@ -280,10 +284,12 @@ class ZohoV8(BulkCalls, ZohoClient):
             rows,
             extras,
             headers=_unless_modified(unmodified_since),
-            repeatable=bool(duplicate_check_fields),
+            repeatable=repeatable and bool(duplicate_check_fields),
         )
 
-    def delete(self, module: str, ids: Sequence[int]) -> list[WriteResult]:
+    def delete(
+        self, module: str, ids: Sequence[int], *, repeatable: bool = True
+    ) -> list[WriteResult]:
         if not ids:
             return []
         _at_most(len(ids))
@@ -294,9 +300,23 @@ class ZohoV8(BulkCalls, ZohoClient):
             scope=f"ZohoCRM.modules.{module}.DELETE",
             params={"ids": ",".join(str(int(record_id)) for record_id in ids)},
             heavy=len(ids) > 10,
+            repeatable=repeatable,
             items=True,
         )
         return self._results(call, len(ids))
+
+    def convert(self, lead_id: int, wishes: dict[str, Any]) -> WriteResult:
+        call = Call(
+            "POST",
+            self._path(f"/Leads/{int(lead_id)}/actions/convert"),
+            subject="converting a lead",
+            scope="ZohoCRM.modules.leads.CREATE",
+            json={"data": [plain(wishes)]},
+            heavy=True,
+            repeatable=False,
+            items=True,
+        )
+        return self._results(call, 1)[0]
 
     # ------------------------------------------------------------ inside
 
@@ -393,7 +413,7 @@ class ZohoV8(BulkCalls, ZohoClient):
             self._path(f"/{_name(module)}{rest}"),
             subject=f"writing {module}",
             scope=f"ZohoCRM.modules.{module}.{verb}",
-            json={"data": [_plain(row) for row in rows], **extras},
+            json={"data": [plain(row) for row in rows], **extras},
             headers=headers or {},
             heavy=len(rows) > 10,
             repeatable=repeatable,
@@ -454,12 +474,12 @@ def _unless_modified(moment: datetime | None) -> dict[str, str]:
     return {"If-Unmodified-Since": crm_time(moment)} if moment else {}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A row as JSON can carry it: decimals as exact numbers."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Decimal):
         return _number(value)
     if isinstance(value, datetime):

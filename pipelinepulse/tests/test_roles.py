@@ -19,6 +19,7 @@ def test_ops_see_every_row_and_change_configuration_alone(ops) -> None:
         "crm.change_crmstage",
         *(f"crm.{act}_exchangerate" for act in ("add", "change", "delete")),
         *(f"crm.{act}_fieldmapping" for act in ("add", "change", "delete")),
+        *(f"crm.{act}_writeback" for act in ("add", "change")),
         "django_celery_beat.change_periodictask",
         *(f"django_celery_beat.{act}_intervalschedule" for act in ("add", "change")),
         *(f"django_celery_beat.{act}_crontabschedule" for act in ("add", "change")),

@@ -1,0 +1,247 @@
+"""What the outcome of sending comes to: sent, wait, unknown, refused, given up.
+
+Each function is one transaction behind the module's gate and moves only entries that are still
+where the sender left them; what a page settled meanwhile stays settled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from crm import failpoints
+from crm.models import OutboxEntry, outbox
+from crm.sync.gate import pass_gate
+from crm.sync.modules import DEALS, Module
+from crm.writeback import claims
+from crm.writeback.context import WritingContext
+from crm.writeback.local import WRITE_BACK, LocalRows
+
+Reason = tuple[str, str]
+_MINE = (outbox.READING, outbox.SENDING)
+NO_CLAIM = {"claim": "", "claimed_until": None}
+
+
+def mark_sent(
+    module: Module, taken: Sequence[tuple[OutboxEntry, datetime | None]], answered_at: datetime
+) -> list[OutboxEntry]:
+    """The CRM has taken these, with these Modified_Times. Returns those of which a reading has
+    seen another value meanwhile: they are to be read again."""
+    by_time: dict[datetime | None, list[int]] = defaultdict(list)
+    for entry, modified_at in taken:
+        by_time[modified_at].append(entry.pk)
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        failpoints.pass_by("settle.before_sent")
+        for modified_at, pks in by_time.items():
+            OutboxEntry.objects.filter(pk__in=pks, status=outbox.SENDING).update(
+                status=outbox.SENT,
+                sent_at=answered_at,
+                sent_modified_at=modified_at,
+                code="",
+                message="",
+                **NO_CLAIM,
+            )
+        # Settled by a page while the answer was on its way.
+        every = [pk for pks in by_time.values() for pk in pks]
+        OutboxEntry.objects.filter(pk__in=every, status=outbox.DONE, sent_at__isnull=True).update(
+            sent_at=answered_at, **NO_CLAIM
+        )
+        return list(
+            OutboxEntry.objects.filter(pk__in=every, status=outbox.SENT, theirs__isnull=False)
+        )
+
+
+def finish(module: Module, entries: Sequence[OutboxEntry], now: datetime) -> None:
+    """Nothing comes back that would tell it: a creation, a deletion, a conversion is done."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        OutboxEntry.objects.filter(
+            pk__in=[e.pk for e in entries], status__in=(*_MINE, outbox.UNKNOWN)
+        ).update(status=outbox.DONE, sent_at=now, settled_at=now, code="", message="", **NO_CLAIM)
+
+
+def wait(
+    module: Module,
+    entries: Iterable[OutboxEntry],
+    *,
+    until: datetime,
+    reason: Reason,
+    uncounted: bool = False,
+    only: Sequence[str] = _MINE,
+) -> None:
+    """Back in line. `uncounted`: it was not the entry's fault, the attempt does not count."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        for entry in _still(entries, only):
+            entry.code, entry.message = reason[0][:64], reason[1]
+            entry.next_attempt_at = until
+            entry.attempts -= bool(uncounted and entry.attempts)
+            _back_in_line(entry)
+
+
+def unknown(
+    module: Module, entries: Iterable[OutboxEntry], *, until: datetime, reason: Reason
+) -> None:
+    """It may have happened: read before anything else."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        OutboxEntry.objects.filter(pk__in=[e.pk for e in entries], status=outbox.SENDING).update(
+            status=outbox.UNKNOWN,
+            next_attempt_at=until,
+            code=reason[0][:64],
+            message=reason[1],
+            **NO_CLAIM,
+        )
+
+
+def release_lost(module: Module, entries: Iterable[OutboxEntry], now: datetime) -> None:
+    """Their worker is dead."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        for entry in _still(entries, _MINE):
+            entry.deaths += 1
+            entry.next_attempt_at = now
+            if entry.deaths >= claims.DEAD_AFTER_DEATHS:
+                entry.code, entry.message = claims.DIED_CODE, claims.DIED
+                _give_up(entry)
+            elif entry.status == outbox.SENDING:
+                entry.status, entry.claim, entry.claimed_until = outbox.UNKNOWN, "", None
+                entry.save()
+            else:
+                _back_in_line(entry)
+
+
+def give_up(module: Module, entries: Iterable[OutboxEntry], reason: Reason) -> None:
+    """A dead letter: it stays ours and visible until somebody tries again or dismisses it."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        for entry in _still(entries, _MINE):
+            entry.code, entry.message = reason
+            _give_up(entry)
+
+
+def refuse(
+    module: Module,
+    refused: Mapping[int, tuple[OutboxEntry, Reason, dict[str, Any]]],
+    context: WritingContext,
+    now: datetime,
+) -> None:
+    """For good: the CRM's value shows again, ours stays as a draft beside the reason.
+
+    `refused`: by the entry's key. A creation stays here, for its author to mend; a deletion is
+    undone; a conversion too, with the deal that it had made here.
+    """
+    with transaction.atomic():
+        rows = LocalRows(
+            module,
+            context,
+            source=WRITE_BACK,
+            author_id=None,
+            now=now,
+            most=2 * len(refused) + 1,
+        )
+        back: dict[int, dict[str, Any]] = defaultdict(dict)
+        for entry in _still([item[0] for item in refused.values()], (*_MINE, outbox.UNKNOWN)):
+            _, (code, message), details = refused[entry.pk]
+            entry.code, entry.message = code[:64], message
+            if entry.kind == outbox.CREATE:
+                _give_up(entry)
+                continue
+            entry.details = {**entry.details, "crm": details} if details else entry.details
+            later = _later(entry)
+            entry.status, entry.settled_at = outbox.REFUSED, now
+            entry.claim, entry.claimed_until = "", None
+            entry.save()
+            if entry.kind == outbox.DELETE:
+                rows.restore(entry.record_id)
+            elif later is not None:
+                later.base = entry.base
+                later.save(update_fields=["base"])
+            else:
+                back[entry.record_id][entry.field] = json.loads(entry.base or "null")
+            if entry.kind == outbox.CONVERT:
+                _take_back_deal(entry, context, now)
+        before = rows.values_of(back)
+        for pk, values in back.items():
+            rows.put(pk, before[pk], values)
+        rows.save()
+
+
+def _take_back_deal(entry: OutboxEntry, context: WritingContext, now: datetime) -> None:
+    deal_id = entry.details.get("deal_id")
+    if deal_id is not None:
+        deals = LocalRows(DEALS, context, source=WRITE_BACK, author_id=None, now=now, most=1)
+        deals.mark_deleted(deal_id, "")
+        deals.save()
+
+
+def close_old(now: datetime, *, after: timedelta = timedelta(days=1)) -> int:
+    """Sent long ago, and no reading has told it back: nothing is waited for any more."""
+    return OutboxEntry.objects.filter(status=outbox.SENT, sent_at__lt=now - after).update(
+        status=outbox.DONE, settled_at=now
+    )
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _still(entries: Iterable[OutboxEntry], statuses: Sequence[str]) -> list[OutboxEntry]:
+    """As they are now, of those that nobody else has settled; oldest first."""
+    claimed = {entry.pk: entry.claim for entry in entries}
+    found = OutboxEntry.objects.filter(pk__in=list(claimed), status__in=statuses).order_by("id")
+    # A worker that was taken over must not move what is another's by now.
+    return [entry for entry in found if entry.claim == claimed[entry.pk]]
+
+
+def _later(entry: OutboxEntry) -> OutboxEntry | None:
+    return (
+        OutboxEntry.objects.filter(
+            module=entry.module,
+            record_id=entry.record_id,
+            kind=entry.kind,
+            field=entry.field,
+            status__in=outbox.WAITING,
+        )
+        .exclude(pk=entry.pk)
+        .first()
+    )
+
+
+def _back_in_line(entry: OutboxEntry) -> None:
+    """Waiting again; where a later edit of the field waits already, that one carries both."""
+    entry.claim, entry.claimed_until = "", None
+    later = _later(entry)
+    if later is not None:
+        entry.status = outbox.WITHDRAWN
+        entry.save()
+        later.base = entry.base
+        later.save(update_fields=["base"])
+        return
+    entry.status = outbox.PENDING
+    entry.save()
+    if entry.kind == outbox.CREATE:
+        # A creation sends the record as it is by then.
+        OutboxEntry.objects.filter(
+            module=entry.module,
+            record_id=entry.record_id,
+            kind=outbox.EDIT,
+            status__in=outbox.WAITING,
+        ).update(status=outbox.WITHDRAWN)
+
+
+def _give_up(entry: OutboxEntry) -> None:
+    _back_in_line(entry)
+    if entry.status == outbox.PENDING:
+        entry.status = outbox.DEAD
+        entry.save()
+
+
+def doubled(first: timedelta, attempts: int, cap: timedelta) -> timedelta:
+    """Waiting times grow with each attempt."""
+    return min(cap, first * 2 ** min(max(attempts - 1, 0), 20))
