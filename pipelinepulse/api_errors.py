@@ -51,6 +51,7 @@ class Answer:
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (crm.CrmUnreachable, 503),
     (crm.CrmNotConfigured, 503),
+    (crm.FieldsRefused, 422),
     (crm.CrmError, 409),
     (zoho.AlreadyModified, 409),
     (zoho.ZohoError, 503),
@@ -94,6 +95,8 @@ def answer_to(error: BaseException) -> Answer | None:
 
 def _domain(error: Any, status: int) -> Answer:
     answer = Answer(status, error.code, error.message)
+    if isinstance(error, crm.FieldsRefused):
+        answer.errors = {name: [why] for name, why in error.fields.items()}
     wait_s = getattr(error, "retry_after_s", None)
     if wait_s is not None:
         answer.headers["Retry-After"] = str(max(1, math.ceil(wait_s)))

@@ -10,20 +10,44 @@ from rest_framework import serializers
 from crm import stages
 from crm.api.fields import AmountField, CrmUrlField, NamedSerializer, PersonSerializer, SgdField
 from crm.api.serializers import RecordSerializer, StatusSerializer
-from crm.models import Deal
+from crm.models import Deal, OutboxEntry, outbox
 
 NAMES = {"type": "array", "items": {"type": "string"}}
 
 
 @extend_schema_field(NAMES)
-class NoneWaiting(serializers.Field):
-    """Names of fields whose local change waits; nothing is written back, so none."""
+class FieldsOnTheWay(serializers.Field):
+    """Names of a deal's fields (or *create*, *delete*) whose change here is not in the CRM yet.
 
-    def __init__(self) -> None:
+    One query for all deals of an answer.
+    """
+
+    def __init__(self, *, in_conflict: bool) -> None:
         super().__init__(read_only=True, source="*")
+        self.in_conflict = in_conflict
 
     def to_representation(self, deal: Deal) -> list[str]:
-        return []
+        context: dict[str, Any] = self.context
+        if deal.pk not in context.setdefault("on_the_way", {}):
+            many = self.parent.parent
+            deals = many.instance if isinstance(many, serializers.ListSerializer) else [deal]
+            pks = [each.pk for each in deals]
+            context["on_the_way"] |= {pk: [] for pk in pks}
+            for pk, *change in changes_on_the_way(pks):
+                context["on_the_way"][pk].append(change)
+        found = context["on_the_way"][deal.pk]
+        return sorted({name for name, is_conflict in found if is_conflict == self.in_conflict})
+
+
+def changes_on_the_way(pks: list[int]) -> list[tuple[int, str, bool]]:
+    """(deal, field, is in conflict) of every change that the CRM has not taken."""
+    rows = OutboxEntry.objects.filter(
+        module="Deals", record_id__in=pks, status__in=outbox.OPEN
+    ).exclude(status=outbox.SENT)
+    return [
+        (pk, field or kind, status == outbox.CONFLICT)
+        for pk, kind, field, status in rows.values_list("record_id", "kind", "field", "status")
+    ]
 
 
 class OpportunitySerializer(RecordSerializer):
@@ -56,8 +80,8 @@ class OpportunitySerializer(RecordSerializer):
     description = serializers.CharField(allow_null=True)
     external_id = serializers.CharField(allow_null=True)
     quality_score = serializers.SerializerMethodField()
-    pending = NoneWaiting()
-    conflicts = NoneWaiting()
+    pending = FieldsOnTheWay(in_conflict=False)
+    conflicts = FieldsOnTheWay(in_conflict=True)
     crm_url = CrmUrlField("Deals")
     version = serializers.IntegerField(source="change_seq")
 

@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import path
 
 from crm.api.urls import LIST, ONE
-from o2r.api import views
+from o2r.api import views, writeback
 
 STATS: dict[str, Any] = {"get": "stats"}
 LIVE: dict[str, Any] = {"get": "live"}
@@ -26,5 +26,23 @@ urlpatterns = [
         "api/opportunities/<str:id>",
         views.OpportunityViewSet.as_view(ONE),
         name="api-opportunity",
+    ),
+    path("api/o2r/sync-to-crm/<str:id>", writeback.SyncToCrmView.as_view(), name="api-sync-to-crm"),
+    path(
+        "api/o2r/sync-milestones-to-crm/<str:id>",
+        writeback.SyncMilestonesView.as_view(),
+        name="api-sync-milestones-to-crm",
+    ),
+    path(
+        "api/o2r/sync-batch-to-crm",
+        writeback.SyncBatchView.as_view(),
+        name="api-sync-batch-to-crm",
+    ),
+    path("api/o2r/sync-status", writeback.OutboxStatusView.as_view(), name="api-sync-status"),
+    path("api/o2r/conflicts", writeback.ConflictsView.as_view(), name="api-conflicts"),
+    path(
+        "api/o2r/conflicts/<str:id>/resolve",
+        writeback.ResolveConflictView.as_view(),
+        name="api-conflict-resolve",
     ),
 ]

@@ -369,7 +369,7 @@ def test_live_pipeline_before_the_first_sync_is_empty_and_says_so(rep_client) ->
 # -- what it costs, who may -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "most"), [(URL, 6), ("/api/zoho/live-pipeline", 19)])
+@pytest.mark.parametrize(("path", "most"), [(URL, 7), ("/api/zoho/live-pipeline", 19)])
 def test_fifty_opportunities_cost_the_queries_of_one(rep_client, path: str, most: int) -> None:
     DealFactory()
     catch_up()
