@@ -15,7 +15,7 @@ from typing import Any
 import django_filters
 from django import forms
 from django.db import connection
-from django.db.models import F, Func, Q, TextField
+from django.db.models import F, Func, Q, QuerySet, TextField
 from django.db.models.lookups import Contains, Exact
 from django_filters.fields import IsoDateTimeField
 
@@ -124,12 +124,19 @@ def numbers_in(words: Iterable[str]) -> list[int]:
     return [int(word) for word in words if is_number(word)]
 
 
-def owner_pks(words: Iterable[str]) -> list[int]:
+def users_named(words: Iterable[str]) -> QuerySet:
     """CRM users by our key, by the CRM's id or by e-mail."""
     words = [word for word in words if word != NONE]
     numbers = numbers_in(words)
+    if not words:
+        return CrmUser.objects.none()
     found = Q(pk__in=numbers) | Q(zoho_id__in=numbers)
     for word in words:
         if "@" in word:
             found |= _without_case("email", Exact, word)
-    return list(CrmUser.objects.filter(found).values_list("pk", flat=True))
+    return CrmUser.objects.filter(found)
+
+
+def owner_pks(words: Iterable[str]) -> list[int]:
+    """Keys of the CRM users named."""
+    return list(users_named(words).values_list("pk", flat=True))

@@ -42,3 +42,21 @@ class ClosedDayAdmin(ReadOnlyAdmin):
 class RecomputeStateAdmin(ReadOnlyAdmin):
     list_display = ["__str__", "deal_seq", "caught_up_at", "revision"]
     search_fields = ["id__exact"]
+
+
+@admin.register(models.PipelineMove)
+class PipelineMoveAdmin(ReadOnlyAdmin):
+    list_display = ["day", "stage", "dimension", "value", "count", "sgd_minor"]
+    list_filter = [
+        ("stage", admin.AllValuesFieldListFilter),
+        ("dimension", admin.AllValuesFieldListFilter),
+    ]
+    search_fields = ["value"]
+    ordering = ["-day"]
+
+
+@admin.register(models.Preference)
+class PreferenceAdmin(ReadOnlyAdmin):
+    list_display = ["user", "is_mine"]
+    list_select_related = ["user"]
+    search_fields = ["user__username", "user__email"]

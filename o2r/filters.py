@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +25,7 @@ from crm import stages
 from crm.models import Account, ChangeEvent, CrmUser, Deal
 from crm.words import (
     NONE,
+    MomentField,
     MomentFilter,
     WordsField,
     WordsFilter,
@@ -31,9 +33,11 @@ from crm.words import (
     joinable,
     numbers_in,
     owner_pks,
+    users_named,
 )
 from o2r import querysets
 from o2r.permissions import owner_pks_of
+from o2r.written import day_words, moment_words
 
 OUTCOMES = ("all", "active", "realized", "lost")
 PERIODS = ("12m", "all")
@@ -90,7 +94,8 @@ class OpportunityFilter(django_filters.FilterSet):
         return rows.filter(found)
 
     def by_owner(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
-        found = Q(owner__in=owner_pks(words))
+        named = getattr(self.request, "owners_named", owner_pks)
+        found = Q(owner__in=named(words))
         if NONE in words:
             found |= Q(owner__isnull=True)
         return rows.filter(found)
@@ -270,11 +275,16 @@ class Selection:
         return bool(self.given)
 
     @cached_property
+    def owners(self) -> list[CrmUser]:
+        """The CRM users that *owner* names: one query, asked once."""
+        return list(users_named(self.owner)) if set(self.owner) - {NONE} else []
+
+    @cached_property
     def owner_keys(self) -> set[int] | None:
         """Primary keys of the owners that *mine* and *owner* leave; 0 is no owner; None: any."""
         keys: set[int] | None = None
         if self.owner:
-            keys = set(owner_pks(self.owner)) | ({0} if NONE in self.owner else set())
+            keys = {user.pk for user in self.owners} | ({0} if NONE in self.owner else set())
         if self.mine:
             own = set(owner_pks_of(self.user))
             keys = own if keys is None else keys & own
@@ -295,7 +305,11 @@ class Selection:
     @property
     def chips(self) -> list[tuple[str, str]]:
         """A label for each value that filters, and the query string without it."""
-        names = _owner_names(self.owner) if self.owner else {}
+        names = {
+            word: str(user)
+            for user in self.owners
+            for word in (str(user.pk), str(user.zoho_id), user.email.lower())
+        }
         found = []
         for name, words in sorted(self.given.items()):
             if name in ("mine", "period"):
@@ -308,7 +322,14 @@ class Selection:
     def without(self, *names: str) -> Selection:
         """The same selection with some filters left out."""
         given = {name: words for name, words in self.given.items() if name not in names}
-        return Selection(given, self.user)
+        rest = Selection(given, self.user)
+        if "owners" in self.__dict__ and "owner" not in names:
+            rest.know_owners(self.owners)
+        return rest
+
+    def know_owners(self, users: Iterable[CrmUser]) -> None:
+        """Whom *owner* names, found along with something else: spares the query of `owners`."""
+        self.__dict__["owners"] = list(users)
 
     def deals(self, *, default_outcome: str = "active") -> QuerySet:
         """Live deals of this selection; lists show active ones unless outcome or stage is said."""
@@ -317,19 +338,21 @@ class Selection:
             given["outcome"] = [default_outcome]
         data = QueryDict(address_of(given))
         rows = querysets.live_deals()
-        return OpportunityFilter(data, queryset=rows, request=_Request(self.user)).qs
+        return OpportunityFilter(data, queryset=rows, request=_Request(self)).qs
 
 
 class _Request:
-    """What the FilterSet asks of a request: the person."""
+    """What the FilterSet asks of a request: the person, and whom *owner* names."""
 
-    def __init__(self, user: Any) -> None:
-        self.user = user
+    def __init__(self, selection: Selection) -> None:
+        self.user = selection.user
+        self.selection = selection
 
-
-def _owner_names(words: list[str]) -> dict[str, str]:
-    numbers = numbers_in(words)
-    return {str(user.pk): str(user) for user in CrmUser.objects.filter(pk__in=numbers)}
+    def owners_named(self, words: list[str]) -> Any:
+        """Keys, or while they were not asked for yet, a subquery of them."""
+        if "owners" in self.selection.__dict__:
+            return [user.pk for user in self.selection.owners]
+        return users_named(words).values("pk")
 
 
 _CHIP_NAMES = {
@@ -339,8 +362,6 @@ _CHIP_NAMES = {
     "owner": "Owner",
     "account": "Account",
     "company": "Company",
-    "missing": "Missing",
-    "changed": "Changed",
     "search": "Search",
     "outcome": "Outcome",
     "closing_from": "Closing from",
@@ -350,12 +371,38 @@ _CHIP_NAMES = {
     "changed_since": "Changed since",
     "updated_since": "Updated since",
 }
+_CHIPS = {
+    "missing": {
+        "amount": "Without an amount",
+        "rate": "Without a rate to SGD",
+        "closing_date": "Without a closing date",
+        "account": "Without an account",
+    },
+    "changed": {
+        "new": "New",
+        "stage": "Stage moved",
+        "amount": "Amount changed",
+        "closing_date": "Closing date moved",
+        "won": "Won",
+        "lost": "Lost",
+    },
+}
 
 
 def _chip_label(name: str, word: str, owners: Mapping[str, str]) -> str:
+    if name in _CHIPS:
+        return _CHIPS[name].get(word, word)
     shown = "none" if word == NONE else word
     if name == "stage":
         shown = stages.LABELS.get(word, word)
     elif name == "owner":
-        shown = owners.get(word, shown)
+        shown = owners.get(word.lower(), shown)
+    elif name == "outcome":
+        shown = word.capitalize()
+    elif name in ("closing_from", "closing_to"):
+        shown = day_words(date.fromisoformat(word))
+    elif name in ("changed_since", "updated_since"):
+        shown = moment_words(MomentField().clean(word))
+    elif name in ("amount_min", "amount_max"):
+        shown = f"{Decimal(word):,f}"
     return f"{_CHIP_NAMES.get(name, name)}: {shown}"

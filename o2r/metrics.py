@@ -7,20 +7,24 @@ the mirror once the recompute of a sync has ended. Money is whole SGD cents; no 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import CharField, Count, Exists, OuterRef, Q, Subquery, Sum, Value
+from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, Sum, Value, When
 from django.db.models.functions import Cast, Coalesce
 
 from crm import stages
 from crm.currency import divide_half_up
 from crm.models import ChangeEvent, CrmUser, Deal
+from crm.words import users_named
+from o2r import trends
 from o2r.filters import CHANGE_FIELDS, CHANGE_KINDS, NONE, Selection, changed_deals, period_bounds
-from o2r.models import ClosedDay, PipelineCell, RecomputeState
+from o2r.models import PipelineCell, RecomputeState
+from o2r.permissions import owner_pks_of
+from o2r.trends import Closed, Past, Trend
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,16 @@ class LeftOut:
 
     no_amount: int
     no_rate: int
+
+
+@dataclass(frozen=True)
+class Trends:
+    """What each figure was at the end of the last days, as far as that is known."""
+
+    total_pipeline: Trend | None  # SGD cents; None: not kept for these filters together
+    weighted: Trend | None
+    win_rate: Trend | None  # of the period that ended on that day, by closing dates known today
+    average_deal_size: Trend | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ class PipelineFigures:
     left_out: LeftOut
     as_of: datetime | None  # end of the last recompute
     recompute_pending: bool
+    moves_from: date | None  # what the pipeline was is known from the end of this day on
+    trends: Trends
 
 
 @dataclass(frozen=True)
@@ -75,53 +91,82 @@ class Change:
 
 
 def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
-    """Three queries, however many deals there are: cells with the state, closed days, owners.
+    """Two queries, however many deals there are: the roll-up as it is, and its last days.
 
-    Filters count everywhere; the stage filter everywhere but in the breakdown by stage itself.
-    Those that the roll-up does not keep (search, dates, amounts, …) are counted from the deals.
+    Filters count everywhere; the stage filter everywhere but in the breakdown by stage itself and
+    in what is told of closed deals. Filters that the roll-up does not keep (search, dates,
+    amounts, …) are counted from the deals.
     """
-    cells, state = _cells(selection)
-    chosen = [c for c in cells if not selection.stage or c[_STAGE] in selection.stage]
-    still_open = [c for c in chosen if c[_STAGE] in stages.OPEN_STAGES]
+    kept = _roll_up(selection)
+    cells = kept.cells
+    chosen = [c for c in cells if not selection.stage or c.stage in selection.stage]
+    still_open = [c for c in chosen if c.stage in stages.OPEN_STAGES]
+    past = _past(selection, cells, today)
+    won, lost = past.won, past.lost
     start, end = period_bounds(selection.period, today)
-    closed = _closed(selection, cells, start, end)
-    won, lost = closed["closed_won"], closed["closed_lost"]
+    total = sum(c.sgd for c in still_open)
+    weighted = sum(c.weighted for c in still_open)
     return PipelineFigures(
-        open_count=sum(c[_COUNT] for c in still_open),
-        won_count=won[0],
-        lost_count=lost[0],
-        total_pipeline_cents=sum(c[_VALUE] for c in still_open),
-        weighted_cents=sum(c[_WEIGHTED] for c in still_open),
-        average_deal_size_cents=divide_half_up(won[1], won[2]) if won[2] else None,
-        win_rate=_share(won[0], won[0] + lost[0]),
-        win_rate_value=_share(won[1], won[1] + lost[1]),
+        open_count=sum(c.deals for c in still_open),
+        won_count=won.deals,
+        lost_count=lost.deals,
+        total_pipeline_cents=total,
+        weighted_cents=weighted,
+        average_deal_size_cents=average_of(won),
+        win_rate=win_rate_of(won, lost),
+        win_rate_value=_share(won.sgd, won.sgd + lost.sgd),
         period_from=start,
         period_to=end,
         by_stage=_by_stage(cells),
-        by_territory=_buckets(still_open, lambda c: c[_TERRITORY] or NONE, _word_label),
-        by_service_line=_buckets(still_open, lambda c: c[_LINE] or NONE, _word_label),
-        by_owner=_by_owner(still_open),
-        left_out=LeftOut(
-            sum(c[_NO_AMOUNT] for c in still_open), sum(c[_NO_RATE] for c in still_open)
+        by_territory=_buckets(still_open, lambda c: c.territory or NONE, _word_label),
+        by_service_line=_buckets(still_open, lambda c: c.service_line or NONE, _word_label),
+        by_owner=_by_owner(still_open, kept.owners),
+        left_out=LeftOut(sum(c.no_amount for c in still_open), sum(c.no_rate for c in still_open)),
+        as_of=kept.as_of,
+        recompute_pending=kept.is_behind,
+        moves_from=kept.moves_from,
+        trends=Trends(
+            total_pipeline=past.pipeline("sgd", total, kept.moves_from),
+            weighted=past.pipeline("weighted", weighted, kept.moves_from),
+            win_rate=past.closed(win_rate_of),
+            average_deal_size=past.closed(lambda won, lost: average_of(won)),
         ),
-        as_of=state[0],
-        recompute_pending=state[1],
     )
 
 
-# A cell as `values_list` gives it.
-(
-    _STAGE,
-    _TERRITORY,
-    _LINE,
-    _OWNER,
-    _COUNT,
-    _VALUE,
-    _WEIGHTED,
-    _NO_AMOUNT,
-    _NO_RATE,
-) = range(9)
-Cell = tuple[Any, ...]
+def win_rate_of(won: Closed, lost: Closed) -> Decimal | None:
+    """Won ÷ (won + lost) by count."""
+    return _share(won.deals, won.deals + lost.deals)
+
+
+def average_of(won: Closed) -> int | None:
+    """SGD cents of a won deal that has a value."""
+    return divide_half_up(won.sgd, won.with_value) if won.with_value else None
+
+
+class Cell(NamedTuple):
+    """Live deals of one stage, territory, service line and owner; "" and 0: none given."""
+
+    stage: str
+    territory: str
+    service_line: str
+    owner_id: int
+    deals: int
+    sgd: int
+    weighted: int
+    no_amount: int
+    no_rate: int
+
+
+@dataclass
+class _RollUp:
+    """What one look at the roll-up tells: cells, names of owners, how far it has followed."""
+
+    cells: list[Cell]
+    owners: dict[int, str]
+    as_of: datetime | None = None
+    is_behind: bool = False
+    moves_from: date | None = None
 
 
 # What the roll-up can answer; any other filter needs the deals themselves.
@@ -138,17 +183,18 @@ def _counted(selection: Selection) -> Any:
     return rows.select_related(None).order_by()
 
 
-def _live_cells(selection: Selection) -> list[Cell]:
+def _live_cells(selection: Selection) -> Any:
     """The cells of a selection by GROUP BY, as the roll-up would hold them."""
     no_value = Q(amount_sgd_minor__isnull=True)
-    return list(
+    return (
         _counted(selection)
         .annotate(
+            part=Value("cell"),
             cell_territory=Coalesce("territory", Value("")),
             cell_line=Coalesce("service_line", Value("")),
             cell_owner=Coalesce("owner_id", Value(0)),
         )
-        .values_list("stage", "cell_territory", "cell_line", "cell_owner")
+        .values_list("part", "stage", "cell_territory", "cell_line", "cell_owner")
         .annotate(
             deals=Count("pk"),
             value=Coalesce(Sum("amount_sgd_minor"), Value(0)),
@@ -159,106 +205,104 @@ def _live_cells(selection: Selection) -> list[Cell]:
     )
 
 
-# When the roll-up last caught up with the mirror, and whether it is behind now.
-State = tuple[datetime | None, bool]
-
-
-def _state_columns() -> dict[str, Any]:
-    """Scalar subqueries: the database evaluates them once, whatever they stand beside."""
-    state = RecomputeState.objects.order_by("pk")
-    newer = Deal.objects.filter(change_seq__gt=Subquery(state.values("deal_seq")[:1]))
-    return {
-        # As text: a time beside two thousand cells would be parsed two thousand times.
-        "as_of": Cast(Subquery(state.values("caught_up_at")[:1]), CharField()),
-        "is_behind": Exists(newer),
-    }
-
-
-def _state() -> State:
-    columns = _state_columns()
-    found = RecomputeState.objects.annotate(**columns).values_list(*columns).first()
-    return _as_state(*found) if found else (None, False)
-
-
-def _as_state(as_of: str | None, is_behind: bool) -> State:
-    moment = datetime.fromisoformat(as_of) if as_of else None
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment, bool(is_behind)
-
-
-def _cells(selection: Selection) -> tuple[list[Cell], State]:
-    if not _is_rolled_up(selection):
-        return _live_cells(selection), _state()
-    rows = PipelineCell.objects.exclude(count=0)
+def _kept_cells(selection: Selection) -> Any:
+    """The same from the roll-up."""
+    rows = PipelineCell.objects.exclude(count=0).order_by()
     for name in ("territory", "service_line"):
         words = getattr(selection, name)
         if words:
             rows = rows.filter(**{f"{name}__in": ["" if w == NONE else w for w in words]})
-    owners = selection.owner_keys
-    if owners is not None:
-        rows = rows.filter(owner_id__in=owners)
-    columns = _state_columns()
-    found = list(
-        rows.annotate(**columns).values_list(
-            "stage",
-            "territory",
-            "service_line",
-            "owner_id",
-            "count",
-            "sgd_minor",
-            "weighted_minor",
-            "no_amount",
-            "no_rate",
-            *columns,
-        )
+    if selection.owner:
+        named = Q(owner_id__in=users_named(selection.owner).values("pk"))
+        rows = rows.filter(named | Q(owner_id=0) if NONE in selection.owner else named)
+    if selection.mine:
+        rows = rows.filter(owner_id__in=owner_pks_of(selection.user))
+    return rows.values_list(
+        Value("cell"),
+        "stage",
+        "territory",
+        "service_line",
+        "owner_id",
+        "count",
+        "sgd_minor",
+        "weighted_minor",
+        "no_amount",
+        "no_rate",
     )
-    return found, (_as_state(*found[0][-2:]) if found else _state())
 
 
-def _closed(
-    selection: Selection, cells: list[Cell], start: date | None, end: date
-) -> dict[str, tuple[int, int, int]]:
-    """Count, SGD cents and deals with a value, won and lost in the period by closing date."""
-    if start is None:
-        return {
-            stage: (
-                sum(c[_COUNT] for c in cells if c[_STAGE] == stage),
-                sum(c[_VALUE] for c in cells if c[_STAGE] == stage),
-                sum(c[_COUNT] - c[_NO_AMOUNT] - c[_NO_RATE] for c in cells if c[_STAGE] == stage),
-            )
-            for stage in ("closed_won", "closed_lost")
-        }
-    dimension, values = _one_dimension(selection)
-    found: dict[str, tuple[int, int, int]] = {
-        "closed_won": (0, 0, 0),
-        "closed_lost": (0, 0, 0),
-    }
-    rows: Iterable[tuple]
-    if dimension is not None:
-        rows = (
-            ClosedDay.objects.filter(
-                dimension=dimension, value__in=values, day__gte=start, day__lte=end
-            )
-            .order_by()
-            .values_list("stage")
-            .annotate(Sum("count"), Sum("sgd_minor"), Sum("with_value"))
-        )
-    else:
-        rows = (
-            _deals_of(selection)
-            .filter(
-                stage__in=["closed_won", "closed_lost"],
-                closing_date__gte=start,
-                closing_date__lte=end,
-            )
-            .order_by()
-            .values_list("stage")
-            .annotate(Count("pk"), Sum("amount_sgd_minor"), Count("amount_sgd_minor"))
-        )
-    for stage, count, value, with_value in rows:
-        found[stage] = (count, value or 0, with_value)
+_NOUGHTS = (Value(0), Value(0), Value(0))
+
+
+def _owner_rows(selection: Selection) -> Any:
+    """The owners that deals have and those that the selection names, as rows of the same shape."""
+    named = Q(pk__in=users_named(selection.owner).values("pk"))
+    rows = CrmUser.objects.filter(named | Q(pk__in=PipelineCell.objects.values("owner_id")))
+    return rows.order_by().values_list(
+        Value("owner"),
+        "name",
+        "email",
+        Value(""),
+        "pk",
+        "zoho_id",
+        Case(When(named, then=Value(1)), default=Value(0)),
+        *_NOUGHTS,
+    )
+
+
+def _state_rows() -> Any:
+    """When the roll-up last caught up with the mirror, whether it is behind now, and since when
+    it keeps moves."""
+    state = RecomputeState.objects.order_by()
+    newer = Deal.objects.filter(change_seq__gt=OuterRef("deal_seq"))
+    is_behind = Case(When(Exists(newer), then=Value(1)), default=Value(0))
+    return state.values_list(
+        Value("state"),
+        Cast("caught_up_at", CharField()),
+        Cast("moves_from", CharField()),
+        Value(""),
+        is_behind,
+        Value(0),
+        Value(0),
+        *_NOUGHTS,
+    )
+
+
+def _roll_up(selection: Selection) -> _RollUp:
+    """One query; tells the selection whom its owners are, too."""
+    cells = _kept_cells(selection) if _is_rolled_up(selection) else _live_cells(selection)
+    found, named = _RollUp([], {}), []
+    for part, *row in cells.union(_owner_rows(selection), _state_rows(), all=True):
+        if part == "cell":
+            found.cells.append(Cell(*row[:3], *map(int, row[3:])))
+        elif part == "owner":
+            user = CrmUser(pk=row[3], name=row[0], email=row[1], zoho_id=row[4])
+            found.owners[user.pk] = str(user)
+            if row[5]:
+                named.append(user)
+        else:
+            found.as_of = _as_moment(row[0])
+            found.moves_from = date.fromisoformat(row[1]) if row[1] else None
+            found.is_behind = bool(row[3])
+    selection.know_owners(named)
     return found
+
+
+def _as_moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _past(selection: Selection, cells: list[Cell], today: date) -> Past:
+    """What the last days tell of won, lost and the pipeline: one query."""
+    dimension, values = _one_dimension(selection)
+    window = trends.Window(selection.period, today)
+    if dimension is None:
+        return trends.past_of_deals(_deals_of(selection), cells, window)
+    is_chosen = Q(dimension=dimension, value__in=values)
+    return trends.past_of_roll_up(is_chosen, selection.stage, cells, window)
 
 
 def _one_dimension(selection: Selection) -> tuple[str | None, list[str]]:
@@ -307,19 +351,16 @@ def _share(part: int, whole: int) -> Decimal | None:
 
 def _by_stage(cells: list[Cell]) -> list[Bucket]:
     """Every stage of ours, empty ones too, in order."""
-    found = {b.key: b for b in _buckets(cells, lambda c: c[_STAGE], stages.LABELS.__getitem__)}
+    found = {b.key: b for b in _buckets(cells, lambda c: c.stage, stages.LABELS.__getitem__)}
     return [
         found.get(stage) or Bucket(stage, stages.LABELS[stage], 0, 0, 0) for stage in stages.STAGES
     ]
 
 
-def _by_owner(cells: list[Cell]) -> list[Bucket]:
-    names = {
-        user.pk: str(user) for user in CrmUser.objects.filter(pk__in={c[_OWNER] for c in cells})
-    }
+def _by_owner(cells: list[Cell], names: Mapping[int, str]) -> list[Bucket]:
     return _buckets(
         cells,
-        lambda c: str(c[_OWNER] or NONE),
+        lambda c: str(c.owner_id or NONE),
         lambda key: "No owner" if key == NONE else names.get(int(key), "Unknown"),
     )
 
@@ -335,9 +376,9 @@ def _buckets(
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for cell in cells:
         held = sums[key_of(cell)]
-        held[0] += cell[_COUNT]
-        held[1] += cell[_VALUE]
-        held[2] += cell[_WEIGHTED]
+        held[0] += cell.deals
+        held[1] += cell.sgd
+        held[2] += cell.weighted
     buckets = [Bucket(key, label_of(key), *values) for key, values in sums.items()]
     return sorted(buckets, key=lambda b: (-b.value_sgd_cents, b.label))
 

@@ -13,6 +13,7 @@ from django.db.models import CharField, F, Value
 from django.db.models.functions import Cast
 
 from crm.models import CrmUser
+from o2r.models import Preference
 
 REP, MANAGER, OPS, INTEGRATOR = "sales rep", "sales manager", "ops", "integrator"
 ROLES = (REP, MANAGER, OPS, INTEGRATOR)
@@ -44,14 +45,20 @@ def owner_pks_of(user: Any) -> list[int]:
     return list(_person(user).owner_pks)
 
 
+def prefers_mine(user: Any) -> bool:
+    """Whether this person's dashboard opens with their own deals, wherever they sign in."""
+    return _person(user).prefers_mine
+
+
 @dataclass(frozen=True)
 class _Person:
     roles: frozenset[str] = frozenset()
     owner_pks: tuple[int, ...] = ()
+    prefers_mine: bool = False
 
 
 def _person(user: Any) -> _Person:
-    """What permissions ask of a person: one query for each user object."""
+    """What pages ask of a person: one query for each user object."""
     if not user.is_authenticated:
         return _Person()
     known = getattr(user, "_pulse_person", None)
@@ -60,6 +67,10 @@ def _person(user: Any) -> _Person:
             user.groups.filter(name__in=ROLES)
             .annotate(kind=Value("role"), word=F("name"))
             .values_list("kind", "word")
+        )
+        chosen = Preference.objects.filter(user=user, is_mine=True)
+        facts = facts.union(
+            chosen.annotate(kind=Value("mine"), word=Value("")).values_list("kind", "word")
         )
         if user.email:
             owners = CrmUser.objects.filter(email__iexact=user.email)
@@ -72,7 +83,8 @@ def _person(user: Any) -> _Person:
         if user.is_superuser:
             roles |= {MANAGER, OPS}
         pks = tuple(sorted(int(word) for kind, word in found if kind == "owner"))
-        known = user._pulse_person = _Person(roles, pks)
+        prefers_mine = any(kind == "mine" for kind, _ in found)
+        known = user._pulse_person = _Person(roles, pks, prefers_mine)
     return known
 
 

@@ -7,14 +7,17 @@ its own: what a lost nudge missed is found by the next call. One batch is one tr
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, datetime
 
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
 from crm import failpoints
-from crm.models import Deal
+from crm.models import Deal, MirrorState
 from crm.sync import bulk_write
+from crm.sync.metadata import business_day
+from crm.sync.modules import DEALS
 from o2r.models import Opportunity, RecomputeState
 from o2r.rollups import CLOSED, Contribution, Difference
 
@@ -68,29 +71,47 @@ def _one_batch() -> int:
         # Locks the row until commit: one writer of opportunities and roll-ups.
         RecomputeState.objects.filter(pk=1).update(revision=F("revision"))
         state = RecomputeState.objects.get(pk=1)
+        now = timezone.now()
+        # Asked before the deals are read: a mirror that is whole by now is read whole below.
+        is_whole = state.moves_from is not None or _is_mirror_whole()
         deals = list(
             Deal.objects.filter(change_seq__gt=state.deal_seq)
             .order_by("change_seq")
             .values_list(*_DEAL)[:BATCH]
         )
-        changed = _recompute(deals) if deals else 0
+        changed = _recompute(deals, _day_of_moves(state, now)) if deals else 0
         failpoints.pass_by("recompute.after_rows")
-        state.caught_up_at = timezone.now() if len(deals) < BATCH else state.caught_up_at
+        if len(deals) < BATCH:
+            state.caught_up_at = timezone.now()
+            if is_whole and state.moves_from is None:
+                state.moves_from = business_day(now)
         state.deal_seq = deals[-1][1] if deals else state.deal_seq
         state.revision += bool(changed)
-        state.save(update_fields=["caught_up_at", "deal_seq", "revision"])
+        state.save(update_fields=["caught_up_at", "deal_seq", "revision", "moves_from"])
     failpoints.pass_by("recompute.after_commit")
     return len(deals)
 
 
-def _recompute(deals: list[tuple]) -> int:
+def _is_mirror_whole() -> bool:
+    """Whether every deal of the CRM was mirrored once."""
+    return MirrorState.objects.filter(module=DEALS.name, complete_s0__isnull=False).exists()
+
+
+def _day_of_moves(state: RecomputeState, now: datetime) -> date | None:
+    """The day that changes count for; never before the first one, should a clock be set back."""
+    if state.moves_from is None:
+        return None
+    return max(state.moves_from, business_day(now))
+
+
+def _recompute(deals: list[tuple], day: date | None) -> int:
     known = {
         row[1]: row
         for row in Opportunity.objects.filter(deal_id__in=[deal[0] for deal in deals]).values_list(
             "pk", "deal_id", *_COUNTED
         )
     }
-    difference = Difference()
+    difference = Difference(day)
     new_rows, changed_rows = [], []
     for deal in deals:
         row = known.get(deal[0])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from o2r.models import ClosedDay, PipelineCell
+from o2r.models import ClosedDay, PipelineCell, PipelineMove
 
 CLOSED = ("closed_won", "closed_lost")
 
@@ -32,11 +32,16 @@ class Contribution(NamedTuple):
 
 
 class Difference:
-    """Collects what a batch changes and writes it at once."""
+    """Collects what a batch changes and writes it at once.
 
-    def __init__(self) -> None:
+    `day` is the business day the batch belongs to; None keeps no moves (a mirror being filled).
+    """
+
+    def __init__(self, day: date | None = None) -> None:
+        self._day = day
         self._cells: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
         self._days: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._moves: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
 
     def move(self, old: Contribution | None, new: Contribution | None) -> None:
         for contribution, sign in ((old, -1), (new, 1)):
@@ -56,6 +61,12 @@ class Difference:
                 day[0] += sign
                 day[1] += sign * (c.sgd_minor or 0)
                 day[2] += sign * (c.sgd_minor is not None)
+        if c.stage not in CLOSED and self._day is not None:
+            for dimension, value in dimensions_of(c):
+                move = self._moves[(self._day, c.stage, dimension, value)]
+                move[0] += sign
+                move[1] += sign * (c.sgd_minor or 0)
+                move[2] += sign * (c.weighted_minor or 0)
 
     def write(self) -> None:
         """Inside the transaction that writes the opportunities."""
@@ -65,16 +76,20 @@ class Difference:
             ("count", "sgd_minor", "weighted_minor", "no_amount", "no_rate"),
             [(*key, *values) for key, values in sorted(self._cells.items()) if any(values)],
         )
-        _add_up(
-            ClosedDay._meta.db_table,
-            ("day", "stage", "dimension", "value"),
-            ("count", "sgd_minor", "with_value"),
-            [
-                (key[0].isoformat(), *key[1:], *values)
-                for key, values in sorted(self._days.items())
-                if any(values)
-            ],
-        )
+        for model, last_sum, kept in (
+            (ClosedDay, "with_value", self._days),
+            (PipelineMove, "weighted_minor", self._moves),
+        ):
+            _add_up(
+                model._meta.db_table,
+                ("day", "stage", "dimension", "value"),
+                ("count", "sgd_minor", last_sum),
+                [
+                    (key[0].isoformat(), *key[1:], *values)
+                    for key, values in sorted(kept.items())
+                    if any(values)
+                ],
+            )
 
 
 def dimensions_of(c: Contribution) -> Iterator[tuple[str, str]]:

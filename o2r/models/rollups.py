@@ -59,16 +59,46 @@ class ClosedDay(models.Model):
         return f"{self.day} {self.stage} {self.dimension}={self.value}: {self.count}"
 
 
+class PipelineMove(models.Model):
+    """By how much the open deals of one stage grew (or shrank, negative) on one business day.
+
+    `dimension` and `value` as in `ClosedDay`. What the pipeline was at the end of a day is what it
+    is now less the moves of the days after it; a day on which nothing moved has no row. Told from
+    `RecomputeState.moves_from` on.
+    """
+
+    day = models.DateField()
+    stage = models.CharField(max_length=16)
+    dimension = models.CharField(max_length=12)
+    value = models.CharField(max_length=255)
+    count = models.BigIntegerField(default=0)
+    sgd_minor = models.BigIntegerField(default=0)
+    weighted_minor = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["dimension", "value", "day", "stage"], name="o2r_move_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.stage} {self.dimension}={self.value}: {self.count:+}"
+
+
 class RecomputeState(models.Model):
     """How far o2r has followed the mirror: `deal_seq` is its watermark over `Deal.change_seq`.
 
     The row is locked while a batch is recomputed: one writer of opportunities and roll-ups.
+    `moves_from` is the business day on which it first had caught up with a whole mirror: what the
+    pipeline was at the end of that day, and of each later one, is known.
     """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     deal_seq = models.BigIntegerField(default=0)
     caught_up_at = models.DateTimeField(null=True)
     revision = models.BigIntegerField(default=0)
+    moves_from = models.DateField(null=True)
 
     def __str__(self) -> str:
         return f"followed to {self.deal_seq}"
