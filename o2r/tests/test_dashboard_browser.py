@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.conf import settings as django_settings
@@ -13,7 +14,8 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from crm.models import CrmConnection, Deal, MirrorState, SyncRun
+from crm.models import CrmConnection, Deal, MirrorState, SyncRun, SyncRunModule
+from o2r.models import ClosedDay, Opportunity, PipelineCell, RecomputeState
 from o2r.tests import mirror_rows as rows
 from o2r.views.shell import business_today
 
@@ -21,11 +23,7 @@ from o2r.views.shell import business_today
 # that come after it would take the test for a coroutine.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
 
-pytestmark = [
-    pytest.mark.browser,
-    # Roles come by migration, and a transactional test before may have emptied the tables.
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 AXE = django_settings.BASE_DIR / "pipelinepulse" / "tests" / "vendor" / "axe-4.14.1.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -144,6 +142,112 @@ def test_nothing_is_cut_off_on_a_phone(signed_in: Any) -> None:
     assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
+@pytest.mark.parametrize("width", [640, 768, 834, 1024, 1100, 1280])
+def test_no_page_scrolls_sideways_at_any_width(signed_in: Any, width: int) -> None:
+    rows.deal(
+        "A deal with everything",
+        crm_stage="Identify Decision Makers",
+        service_line="Cloud Migration and Modernisation",
+        territory="Asia Pacific and Japan",
+        amount_minor=123_456_789_00,
+        currency="INR",
+        account=rows.account("Meridian Bank and Sons Holding"),
+        owner=rows.owner("Maximiliana Featherstonehaugh"),
+    )
+    rows.count()
+    signed_in.set_viewport_size({"width": width, "height": 800})
+    for path in ("/?list=recent", "/opportunities"):
+        signed_in.goto(signed_in.base + path)
+        signed_in.wait_for_load_state("networkidle")
+        assert signed_in.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert signed_in.evaluate(CUT_OFF) == [], path
+
+
+@pytest.mark.parametrize("width", [768, 1024])
+def test_no_card_stands_alone_in_a_row(signed_in: Any, width: int) -> None:
+    signed_in.set_viewport_size({"width": width, "height": 800})
+    signed_in.goto(signed_in.base)
+    tops = [card.bounding_box()["y"] for card in signed_in.locator(".card").all()]
+    assert len(tops) == 5
+    assert all(tops.count(top) > 1 for top in tops)
+
+
+def test_on_a_phone_buttons_keep_their_names_and_a_sync_its_percentage(signed_in: Any) -> None:
+    signed_in.set_viewport_size({"width": 360, "height": 740})
+    signed_in.goto(signed_in.base)
+    assert signed_in.get_by_role("button", name="Sync now").is_visible()
+    assert signed_in.get_by_role("button", name="Connected").is_visible()
+    run = SyncRun.objects.create(
+        kind="delta", trigger="user", status="running", requested_at=timezone.now(), seen=300,
+        created=300,
+    )  # fmt: skip
+    SyncRunModule.objects.create(
+        run=run, module="Deals", position=1, state="reading", expected=1_200, seen=300
+    )
+    ask_again(signed_in)
+    share = signed_in.get_by_text("25%", exact=False).first
+    signed_in.wait_for_selector(".sync-bar")
+    assert "25%" in share.inner_text()
+    box = signed_in.locator(".sync-detail").bounding_box()
+    assert box["width"] > 20 and box["x"] + box["width"] <= 360
+    assert signed_in.evaluate("document.documentElement.scrollWidth") <= 360
+    assert violations(signed_in) == []
+
+
+def test_on_a_phone_filters_are_folded_and_values_have_their_names(signed_in: Any) -> None:
+    signed_in.set_viewport_size({"width": 360, "height": 740})
+    signed_in.goto(signed_in.base + "/opportunities")
+    first = signed_in.locator('[data-testid="opportunity-row"]').first
+    assert first.bounding_box()["y"] < 500
+    assert not signed_in.get_by_label("Territory").is_visible()
+    signed_in.get_by_text("More filters").click()
+    signed_in.get_by_label("Territory").select_option("EMEA")
+    signed_in.get_by_role("button", name="Filter", exact=True).click()
+    signed_in.wait_for_url("**/opportunities?territory=EMEA")
+    label = "getComputedStyle(document.querySelector('td[data-label=Closing]'), '::before').content"
+    assert "Closing" in signed_in.evaluate(label)
+    edges = {
+        round(box["x"] + box["width"])
+        for box in (cell.bounding_box() for cell in signed_in.locator("td.amount").all())
+    }
+    assert len(edges) == 1, "amounts are aligned on the right"
+
+
+def test_j_and_k_move_along_the_rows_and_enter_opens_one(signed_in: Any) -> None:
+    signed_in.goto(signed_in.base)
+    signed_in.wait_for_selector("table.deals")
+    names = signed_in.locator("[data-row] .deal-name").all_inner_texts()
+    focused = "document.activeElement.querySelector('.deal-name').textContent"
+    for key, place in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
+        signed_in.keyboard.press(key)
+        assert signed_in.evaluate(focused) == names[place]
+    ask_again(signed_in)
+    signed_in.wait_for_load_state("networkidle")
+    assert signed_in.evaluate(focused) == names[1], "a refresh keeps the place"
+    signed_in.keyboard.press("Enter")
+    signed_in.wait_for_url("**/opportunities?search=*")
+    assert names[1] in signed_in.locator('[data-testid="opportunity-row"]').all_inner_texts()[0]
+    signed_in.keyboard.press("?")
+    assert "Next and previous row" in signed_in.inner_text("dialog[open]")
+
+
+def test_the_first_sync_fills_the_page_by_itself(signed_in: Any) -> None:
+    for model in (Opportunity, PipelineCell, ClosedDay, RecomputeState):
+        model.objects.all().delete()
+    Deal.objects.all().delete()
+    MirrorState.objects.all().delete()
+    SyncRun.objects.all().delete()
+    SyncRun.objects.create(
+        kind="full", trigger="startup", status="running", requested_at=timezone.now()
+    )
+    signed_in.goto(signed_in.base)
+    assert signed_in.inner_text("#lists").strip() == ""
+    rows.deal("First to arrive", sgd=5_000_000)
+    rows.count()
+    signed_in.wait_for_selector('.deals:has-text("First to arrive")')
+    signed_in.wait_for_selector('.card:has-text("SGD 50.0K")')
+
+
 def test_the_navigation_folds_on_a_phone(signed_in: Any) -> None:
     signed_in.set_viewport_size({"width": 360, "height": 740})
     signed_in.goto(signed_in.base)
@@ -229,6 +333,16 @@ def test_a_lost_connection_is_said_and_found_again(
     ask_again(page)
     page.wait_for_selector("#lost:not([hidden])")
     assert "No answer from Pipeline Pulse since" in page.inner_text("#lost")
+    said = page.inner_text("#lost time")
+    here = timezone.now().astimezone(ZoneInfo(django_settings.BUSINESS_TIME_ZONE))
+    assert said in (f"{here - timedelta(minutes=m):%H:%M}" for m in (0, 1))
+    assert page.locator(".toast").count() == 0, "what asks by itself is no news"
+    page.click('[data-testid="sync-button"]')
+    page.wait_for_selector(".toast.is-error:has-text('Not sent')")
+    page.get_by_role("button", name="Close message").click()
+    page.get_by_role("link", name="EMEA", exact=True).click()
+    page.wait_for_selector(".toast.is-error:has-text('Not sent')")
+    assert not SyncRun.objects.filter(status="queued").exists()
     context.set_offline(False)
     page.wait_for_selector("#lost", state="hidden")
 
@@ -312,6 +426,10 @@ def test_without_javascript_pages_read_and_forms_post(
     sign_in(context, live_server.url, rep)
     page = context.new_page()
     page.goto(live_server.url)
+    page.get_by_role("link", name="Show what changed").click()
+    assert "Nothing has changed" in page.inner_text("#lists")
+    page.goto(live_server.url)
+    assert page.locator(".is-skeleton").first.bounding_box()["height"] < 120
     page.get_by_role("link", name="Recent, top and closing deals").click()
     page.get_by_role("link", name="Top open").click()
     assert "Deal 11" in page.inner_text("table.deals")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from crm.models import CrmConnection
 from o2r.tests import mirror_rows as rows
 from o2r.views import opportunities
 
@@ -30,7 +33,9 @@ def page_of(client: Client, path: str = "/opportunities", **headers: str) -> str
 
 
 def names(page: str) -> list[str]:
-    found = re.findall(r'data-testid="opportunity-row"><th scope="row">(.*?)<span', page)
+    found = re.findall(
+        r'data-testid="opportunity-row".*?class="deal-name"[^>]*>(.*?)</', page, re.S
+    )
     return [html.unescape(name) for name in found]
 
 
@@ -82,7 +87,7 @@ def test_totals_are_those_of_the_whole_selection(rep_client: Client) -> None:
     rows.deal("Unpriced", sgd=None)
     assert "Counting" in page_of(rep_client)
     said = words(page_of(rep_client, **TOTALS))
-    assert said.startswith("56 opportunities worth SGD 5.5K open ones weighted SGD 2.75K")
+    assert said.startswith("56 opportunities worth SGD 5.50K open ones weighted SGD 2.75K")
     assert "1 without a value in SGD" in said
     assert "56 opportunities" in words(page_of(rep_client, "/opportunities?page=1"))
 
@@ -113,6 +118,14 @@ def test_beyond_the_last_page_filters_are_asked_for(
     page = page_of(rep_client)
     assert "set a filter to see further ones" in page
     assert 'rel="next"' not in page
+
+
+def test_a_page_beyond_the_last_one_says_so_and_leads_back(rep_client: Client) -> None:
+    rows.deal("Here")
+    page = page_of(rep_client, "/opportunities?page=200&stage=proposal")
+    assert "There is no page 200. To the first page" in words(page)
+    assert '<a href="/opportunities?stage=proposal">To the first page</a>' in page
+    assert "There are no opportunities yet" not in page
 
 
 def test_nothing_found_is_not_the_same_as_nothing_there(rep_client: Client) -> None:
@@ -164,3 +177,82 @@ def test_a_value_with_a_comma_is_one_value_in_every_link(rep_client: Client) -> 
         assert names(page_of(rep_client, link)) == ["Ours"], link
     form = page_of(rep_client, of_japan[0])
     assert re.search(r'<option value="APAC\\, Japan" selected', html.unescape(form))
+
+
+# --- chips, form, links ----------------------------------------------------------------------
+
+
+def test_chips_are_said_in_words_and_days(rep_client: Client) -> None:
+    ann = rows.owner("Ann Lee", "ann@example.com")
+    page = page_of(
+        rep_client,
+        "/opportunities?closing_to=2026-11-23&missing=amount&changed=closing_date&amount_min=125000"
+        f"&changed_since=2026-11-22T16:00:00%2B00:00&owner={ann.zoho_id}&outcome=realized",
+    )
+    found = [html.unescape(each) for each in re.findall(r'class="chip" [^>]*>(.*?)<svg', page)]
+    assert sorted(found) == [
+        "Changed since: 23 Nov 2026, 00:00",
+        "Closing date moved",
+        "Closing to: 23 Nov 2026",
+        "Outcome: Realized",
+        "Owner: Ann Lee",
+        "SGD at least: 125,000",
+        "Without an amount",
+    ]
+
+
+def options(page: str, name: str) -> list[str]:
+    found = re.search(rf'<select name="{name}">(.*?)</select>', page, re.S)
+    assert found
+    return re.findall(r">([^<]+)</option>", found[1])
+
+
+@pytest.mark.parametrize("query", ["", "outcome=active", "stage=proposal", "outcome=lost"])
+def test_each_outcome_is_offered_once(rep_client: Client, query: str) -> None:
+    offered = options(page_of(rep_client, f"/opportunities?{query}".rstrip("?")), "outcome")
+    assert sorted(offered) == ["Active", "All", "Lost", "Realized"]
+
+
+def test_the_fields_left_empty_do_not_stay_in_the_address(rep_client: Client) -> None:
+    response = rep_client.get(
+        "/opportunities?search=&stage=proposal&territory=&mine=&page=2&owner=%20"
+    )
+    assert response.headers["Location"] == "/opportunities?stage=proposal&page=2"
+    assert rep_client.get(response.headers["Location"]).status_code == 200
+
+
+def test_a_deal_leads_to_its_record_in_the_crm_where_that_is_known(
+    rep_client: Client, settings: Any
+) -> None:
+    deal = rows.deal("Landing & zone", closing_date=date(2020, 1, 1))
+    rows.count()
+    assert 'class="deal-name" href' not in page_of(rep_client)
+    settings.ZOHO = SimpleNamespace(**{**vars(rows.ZOHO), "base_url": "https://www.zohoapis.eu"})
+    CrmConnection.objects.update(domain_name="nimbus")
+    address = f"https://crm.zoho.eu/crm/nimbus/tab/Potentials/{deal.zoho_id}"
+    link = f'<a class="deal-name" href="{address}" rel="noopener" title="Landing &amp; zone: open'
+    assert link in page_of(rep_client)
+    assert page_of(rep_client, "/?list=recent").count(link) == 2
+
+
+def test_mine_of_somebody_the_crm_does_not_know_is_told_why(manager_client: Client) -> None:
+    rows.deal("Somebody's")
+    rows.count()
+    for path in ("/opportunities?mine=1", "/?mine=1&list=recent"):
+        page = page_of(manager_client, path)
+        assert "No CRM user has your e-mail manager@example.com. Ask ops" in words(page)
+        assert "Nothing here" not in page
+        assert 'data-testid="metric-card"' not in page
+        assert "0 opportunities" not in words(page)
+    assert 'href="/opportunities">Show everyone' in page_of(manager_client, "/opportunities?mine=1")
+
+
+def test_a_list_of_an_owner_asks_no_more_than_one_of_all(
+    rep_client: Client, django_assert_max_num_queries: Any
+) -> None:
+    ann = rows.owner("Ann Lee")
+    rows.deal("Hers", owner=ann)
+    rows.count()
+    page_of(rep_client)
+    with django_assert_max_num_queries(10):
+        assert names(page_of(rep_client, f"/opportunities?owner={ann.pk}&stage=proposal"))

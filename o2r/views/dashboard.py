@@ -25,16 +25,18 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from crm.models import Deal
-from crm.stages import OPEN_STAGES
 from o2r import querysets
 from o2r.filters import Selection
 from o2r.metrics import Bucket, Change, PipelineFigures, changes_since, pipeline_figures
+from o2r.models import Preference
+from o2r.permissions import owner_pks_of, prefers_mine
+from o2r.rollups import CLOSED
+from o2r.views.cards import TONES, metric_cards
+from o2r.views.links import Links, address
 from o2r.views.shell import PageRequest, Shell, business_today, digest, for_sales, shell_of
 
-MINE = "dashboard_mine"
-CLOSED_STAGES = ("closed_won", "closed_lost")
 ATTENTION_ROWS, LIST_ROWS, BREAKDOWN_ROWS = 5, 8, 6
-REFRESH_COUNTING, REFRESH_IDLE = 2, 240
+REFRESH_COUNTING, REFRESH_WAITING, REFRESH_IDLE = 2, 10, 240
 SINCE_DAYS = {"day": 1, "week": 7}
 CHANGES = {
     "new": ("New", "plus"),
@@ -44,8 +46,6 @@ CHANGES = {
     "won": ("Won", "trophy"),
     "lost": ("Lost", "circle-x"),
 }
-PERIODS = {"12m": "12 months", "all": "all time"}
-TONES = {"connected": "good", "delayed": "late", "disconnected": "gone"}
 
 
 @dataclass(frozen=True)
@@ -98,43 +98,6 @@ LISTS = {
 }
 
 
-class Links:
-    """Addresses that differ from this page's in one respect, and the lists behind its numbers."""
-
-    def __init__(self, selection: Selection, view: dict[str, str]) -> None:
-        self.selection = selection
-        self.view = view
-        self.home = reverse("o2r:dashboard")
-        self.opportunities = reverse("o2r:opportunity-list")
-        self.open_stages = [
-            stage for stage in OPEN_STAGES if not selection.stage or stage in selection.stage
-        ]
-
-    def here(self, *, view: dict[str, str] | None = None, **changes: Any) -> str:
-        """This page with other filters, or with another list or span of changes shown."""
-        return self.page(self.selection.query(**changes), view)
-
-    def page(self, query: str, view: dict[str, str] | None = None) -> str:
-        return address(self.home, query, urlencode({**self.view, **(view or {})}))
-
-    def records(self, **changes: Any) -> str:
-        """The list behind a number that counts whatever the changes say, of any time."""
-        return address(self.opportunities, self.selection.query(**{"period": None, **changes}))
-
-    def open_records(self, **changes: Any) -> str:
-        """The list behind a number that counts open deals."""
-        return self.records(**{"stage": self.open_stages, **changes})
-
-    def closed_records(self, *stages: str) -> str:
-        """The list behind a number that counts deals closed in the period."""
-        return self.records(stage=list(stages), period=self.selection.period)
-
-
-def address(path: str, *queries: str) -> str:
-    query = "&".join(filter(None, queries))
-    return f"{path}?{query}" if query else path
-
-
 @for_sales
 @require_safe
 def dashboard(request: PageRequest) -> HttpResponse:
@@ -144,29 +107,44 @@ def dashboard(request: PageRequest) -> HttpResponse:
     now = timezone.now()
     today = business_today(now)
     links = links_of(request)
-    context: dict[str, Any] = {"selection": links.selection, "here": links.here()}
+    shell = shell_of(request.user, now)
+    context: dict[str, Any] = {
+        "selection": links.selection,
+        "here": links.here(),
+        "links": page_links(links, today),
+        "shell": shell,
+        "is_nobody": is_nobody(links.selection),
+    }
     is_part = request.htmx and not request.htmx.history_restore_request
     if is_part and request.headers.get("X-Part") == "lists":
-        part, context["lists"] = "#lists", lists_context(request, links, today)
+        part, context["lists"] = "#lists", lists_context(links, shell, today)
         revision = context["lists"]["revision"]
     else:
-        shell = shell_of(request.user, now)
         part, context = "#live", context | figures_context(links, shell, today)
         revision = context["revision"]
     if is_part and request.headers.get("X-Revision") == revision:
         return HttpResponse(status=204)
-    if not is_part and links.view:
-        context["lists"] = lists_context(request, links, today)
+    if not is_part and (links.view or not context["has_figures"]):
+        context["lists"] = lists_context(links, shell, today)
     return render(request, f"o2r/dashboard.html{part if is_part else ''}", context)
 
 
 def comes_back_to_mine(request: PageRequest) -> bool:
-    """Whether a bare address means *mine* for this person; what the address says is remembered."""
+    """Whether a bare address means *mine* for this person; what they choose is remembered.
+
+    A part that refreshes itself chooses nothing: its address may be older than the last choice.
+    """
     said = request.GET.get("mine")
-    remembered = bool(request.session.get(MINE))
-    if said is not None and (said == "1") != remembered:
-        request.session[MINE] = said == "1"
-    return remembered and not request.GET and not request.htmx
+    preferred = prefers_mine(request.user)
+    is_choice = not request.htmx or "X-Chosen" in request.headers
+    if said in ("0", "1") and is_choice and (said == "1") != preferred:
+        Preference.objects.update_or_create(user=request.user, defaults={"is_mine": said == "1"})
+    return preferred and not request.GET and not request.htmx
+
+
+def is_nobody(selection: Selection) -> bool:
+    """Whether *mine* is asked for by somebody whom the CRM does not know."""
+    return selection.mine and not owner_pks_of(selection.user)
 
 
 def links_of(request: PageRequest) -> Links:
@@ -186,23 +164,20 @@ def figures_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
     """The figures and what needs attention; the revision is a mark of all of it but ages."""
     selection = links.selection
     figures = pipeline_figures(selection, today=today)
-    attention = list(querysets.needs_attention(selection, today, ATTENTION_ROWS))
+    attention = listed(querysets.needs_attention(selection, today, ATTENTION_ROWS))
     chips = [{"label": label, "href": links.page(query)} for label, query in selection.chips]
     return {
-        "shell": shell,
         "figures": figures,
         "has_figures": has_figures(figures, shell),
         "notice": notice_of(shell),
-        "freshness_tone": TONES.get(shell.sync.state, "none"),
         "left_out": left_out(figures, links),
-        "weighted_share": weighted_share(figures),
-        "period_words": PERIODS[selection.period],
-        "links": page_links(links, today),
         "chips": chips,
+        "cards": metric_cards(figures, links),
+        "freshness_tone": TONES.get(shell.sync.state, "none"),
         "stages": stage_bars(figures.by_stage, links),
         "breakdowns": breakdowns(figures, links),
         "attention": attention,
-        "refresh_seconds": refresh_seconds(figures, shell),
+        "refresh_seconds": refresh_seconds(shell, is_behind=figures.recompute_pending),
         "revision": digest(
             (
                 today,
@@ -210,27 +185,35 @@ def figures_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
                 selection.ignored,
                 figures,
                 chips,
-                [(deal.pk, deal.change_seq) for deal in attention],
+                [(deal.pk, deal.change_seq, deal.crm_domain) for deal in attention],
                 shell.sync.state,
+                shell.sync.last_success_at,
                 shell.ended,
                 shell.sync.run if shell.is_first else None,
+                refresh_seconds(shell),
             )
         ),
     }
 
 
-def lists_context(request: PageRequest, links: Links, today: date) -> dict[str, Any]:
-    """What changed, and one list of deals."""
+def lists_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
+    """What changed, and one list of deals; nothing of it before the first deal has arrived."""
     shown, since = links.view.get("list", "recent"), links.view.get("since", "day")
     deal_list = LISTS[shown]
-    deals = list(deal_list.rows(links.selection, today))
+    deals = listed(deal_list.rows(links.selection, today))
     start = start_of_day(today - timedelta(days=SINCE_DAYS[since]))
-    changes = changes_since(links.selection, start)
+    # While the mirror is filled everything would look new.
+    changes = [] if shell.is_first else changes_since(links.selection, start)
+    known_from = None if shell.is_first else changes_known_from(deals, start)
     return {
+        "is_empty": shell.is_first and not deals,
+        "is_first": shell.is_first,
+        "refresh_seconds": refresh_seconds(shell),
         "since": since,
         "day": links.here(view={"since": "day"}),
         "week": links.here(view={"since": "week"}),
         "changes": [change_row(change, start, links) for change in changes if change.count],
+        "known_from": known_from,
         "tabs": [
             {"label": each.label, "href": links.here(view={"list": name}), "active": name == shown}
             for name, each in LISTS.items()
@@ -239,9 +222,34 @@ def lists_context(request: PageRequest, links: Links, today: date) -> dict[str, 
         "empty": deal_list.empty,
         "all": deal_list.behind(links, today),
         "revision": digest(
-            (today, links.here(), changes, [(deal.pk, deal.change_seq) for deal in deals])
+            (
+                today,
+                links.here(),
+                changes,
+                known_from,
+                shell.is_first,
+                refresh_seconds(shell),
+                [(deal.pk, deal.change_seq, deal.crm_domain) for deal in deals],
+            )
         ),
     }
+
+
+def listed(deals: Iterable[Any]) -> list[Any]:
+    """Each with the address of the list that shows it, for where the CRM's is not known."""
+    path = reverse("o2r:opportunity-list")
+    rows = list(deals)
+    for deal in rows:
+        deal.listed = address(path, urlencode({"search": deal.name, "outcome": "all"}))
+    return rows
+
+
+def changes_known_from(deals: list[Any], start: datetime) -> datetime | None:
+    """Since when changes other than new deals are kept, if the span begins before that."""
+    if not deals:
+        return None
+    first = deals[0].first_event_at
+    return first if first is not None and first > start else None
 
 
 def end_of_month(day: date) -> date:
@@ -267,13 +275,20 @@ def notice_of(shell: Shell) -> str:
     return ""
 
 
-def refresh_seconds(figures: PipelineFigures, shell: Shell) -> int:
-    """Every 2 s while the first sync fills the mirror or new changes are counted, else 4 min.
+def refresh_seconds(shell: Shell, *, is_behind: bool = False) -> int:
+    """Every 2 s while the first sync fills the mirror or new changes are counted, every 10 s
+    while that first sync is waited for, else 4 min.
 
     The end of any later sync is heard from the sync indicator, at once.
     """
-    is_filling = shell.is_first and shell.sync.run is not None
-    return REFRESH_COUNTING if is_filling or figures.recompute_pending else REFRESH_IDLE
+    if is_filling(shell) or is_behind:
+        return REFRESH_COUNTING
+    return REFRESH_WAITING if shell.is_first and shell.sync.is_configured else REFRESH_IDLE
+
+
+def is_filling(shell: Shell) -> bool:
+    """Whether the first sync is under way."""
+    return shell.is_first and shell.sync.run is not None
 
 
 def left_out(figures: PipelineFigures, links: Links) -> list[dict[str, Any]]:
@@ -288,11 +303,6 @@ def left_out(figures: PipelineFigures, links: Links) -> list[dict[str, Any]]:
     ]
 
 
-def weighted_share(figures: PipelineFigures) -> int | None:
-    total = figures.total_pipeline_cents
-    return figures.weighted_cents * 100 // total if total > 0 else None
-
-
 def page_links(links: Links, today: date) -> dict[str, str]:
     """The fixed links of the page."""
     yesterday = today - timedelta(days=1)
@@ -304,10 +314,11 @@ def page_links(links: Links, today: date) -> dict[str, str]:
         "all_time": links.here(period="all"),
         "clear": links.page(cleared(links.selection)),
         "open": links.open_records(),
-        "closed": links.closed_records(*CLOSED_STAGES),
+        "closed": links.closed_records(*CLOSED),
         "won": links.closed_records("closed_won"),
         "attention": links.open_records(closing_to=str(yesterday)),
         "lists": links.here(view={"list": "recent"}),
+        "changes": links.here(view={"since": "day"}),
     }
 
 
@@ -320,8 +331,8 @@ def cleared(selection: Selection) -> str:
 def stage_bars(buckets: list[Bucket], links: Links) -> dict[str, list[Bar]]:
     """Open stages on one scale; won and lost of all time are rows of their own."""
     chosen = links.selection.stage
-    still_open = [b for b in buckets if b.key not in CLOSED_STAGES]
-    closed = [b for b in buckets if b.key in CLOSED_STAGES]
+    still_open = [b for b in buckets if b.key not in CLOSED]
+    closed = [b for b in buckets if b.key in CLOSED]
     return {
         "open": bars(still_open, "stage", chosen, links.records, links),
         "closed": bars(closed, "stage", chosen, links.records, links),

@@ -11,15 +11,17 @@ from typing import Any
 
 from django.db.models import Count, Q, QuerySet, Sum
 from django.http import HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from crm import stages
 from crm.models import CrmUser, Deal
 from crm.words import joinable
+from o2r import querysets
 from o2r.filters import NONE, OUTCOMES, Selection, is_words_filter
 from o2r.models import PipelineCell
+from o2r.permissions import owner_pks_of
 from o2r.views.shell import PageRequest, for_sales
 
 PAGE_ROWS = 50
@@ -31,19 +33,28 @@ NO_VALUE = {"territory": "None given", "service_line": "None given", "owner": "N
 @for_sales
 @require_safe
 def opportunity_list(request: PageRequest) -> HttpResponse:
-    """One page of the selection, last changed first; or with htmx its totals alone."""
+    """One page of the selection, last changed first; or with htmx its totals alone.
+
+    A form sends its empty fields too: they are taken out of the address.
+    """
+    if has_empty_fields(request):
+        return redirect(clean_address(request))
     selection = Selection.from_query(request.GET, request.user)
     rows = selection.deals()
     if request.htmx and request.headers.get("X-Part") == "totals":
         return render(request, "o2r/opportunity_list.html#totals", {"totals": totals_of(rows)})
     page = page_number(request)
     start = (page - 1) * PAGE_ROWS
-    ordered = rows.order_by("-crm_modified_at", "-id")
+    ordered = querysets.shown(rows).order_by("-crm_modified_at", "-id")
     deals: list[Deal] = list(ordered[start : start + PAGE_ROWS + 1])
     shown = deals[:PAGE_ROWS]
     query = selection.query()
     context: dict[str, Any] = {
         "selection": selection,
+        "is_nobody": selection.mine and not owner_pks_of(request.user),
+        "everyone": list_address(selection.query(mine=None)),
+        "page": page,
+        "first": list_address(query),
         "chips": [
             {"label": label, "href": list_address(query)} for label, query in chips(selection)
         ],
@@ -57,6 +68,19 @@ def opportunity_list(request: PageRequest) -> HttpResponse:
         "pager": pager(query, page, len(shown), has_more=len(deals) > PAGE_ROWS),
     }
     return render(request, "o2r/opportunity_list.html", context)
+
+
+def has_empty_fields(request: PageRequest) -> bool:
+    words = [value for _, values in request.GET.lists() for value in values]
+    return not request.htmx and any(not str(value).strip() for value in words)
+
+
+def clean_address(request: PageRequest) -> str:
+    """The same address without its empty fields."""
+    said = request.GET.copy()
+    for name, values in request.GET.lists():
+        said.setlist(name, [value for value in values if str(value).strip()])
+    return list_address(said.urlencode())
 
 
 def page_number(request: PageRequest) -> int:
@@ -114,6 +138,9 @@ def pager(query: str, page: int, count: int, *, has_more: bool) -> dict[str, str
 
 def filters(selection: Selection) -> list[dict[str, Any]]:
     """The filter bar: each filter with its choices, and which of them is chosen."""
+    # What the list shows when the address says no outcome (`Selection.deals`).
+    unsaid = "all" if says_which_stage(selection) else "active"
+    outcome = selection.given.get("outcome", [])
     return [
         choice("stage", "Stage", list(stages.LABELS.items()), selection.stage),
         choice("territory", "Territory", words_of("territory"), selection.territory),
@@ -122,10 +149,9 @@ def filters(selection: Selection) -> list[dict[str, Any]]:
         choice(
             "outcome",
             "Outcome",
-            [(word, word.capitalize()) for word in OUTCOMES],
-            selection.given.get("outcome", []),
-            # What the list shows when the address says nothing (`Selection.deals`).
-            unsaid="Any" if says_which_stage(selection) else "Active",
+            [(word, word.capitalize()) for word in OUTCOMES if word != unsaid],
+            [] if outcome == [unsaid] else outcome,
+            unsaid=unsaid.capitalize(),
         ),
     ]
 

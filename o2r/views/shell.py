@@ -21,6 +21,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.middleware import HtmxDetails
@@ -94,6 +95,15 @@ class Shell:
         if self.sync.run and self.sync.failures:
             return f"trying again ({self.sync.failures + 1})"
         return progress_words(self.sync.run) if self.sync.run else ""
+
+    @property
+    def progress_markup(self) -> str:
+        """The same, with what a narrow place hides marked: all but the percentage."""
+        count, bracket, share = self.progress_words.rstrip(")").partition("(")
+        if not share.endswith("%"):
+            return self.progress_words
+        aside = '<span class="sync-count">{}</span>'
+        return format_html(f"{aside}{{}}{aside}", count + bracket, share, ")")
 
     @property
     def revision(self) -> str:

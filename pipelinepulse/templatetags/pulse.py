@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 from django import template
 from django.conf import settings
@@ -20,13 +19,15 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from crm.links import record_url
 from crm.mapping.convert import decimals_of
+from crm.models import Deal
 from o2r.views.shell import Shell, shell_of
+from o2r.written import business, day_words, moment_words
 
 register = template.Library()
 
 NONE = mark_safe('<span class="none">–</span>')
-MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 SPRITE = "vendor/tabler-icons-3.51.0.svg"
 THOUSANDS = [(10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")]
 
@@ -39,18 +40,21 @@ def exact(minor: int, decimals: int = 2) -> str:
 
 
 def compact(cents: int) -> str:
-    """Three significant figures, rounded half up: `12534050` → `125K`, `123456789` → `1.23M`."""
+    """Three significant figures, rounded half up: `12534050` → `125K`, `120000000` → `1.20M`."""
     sign, units = ("-" if cents < 0 else ""), (abs(cents) + 50) // 100
     for index, (size, letter) in enumerate(THOUSANDS):
         if units < size:
             continue
         decimals = max(0, 3 - len(str(units // size)))
         scaled = (units * 10**decimals * 2 + size) // (2 * size)
+        if scaled >= 1000 and decimals:
+            decimals -= 1
+            scaled = (units * 10**decimals * 2 + size) // (2 * size)
         if scaled >= 1000 * 10**decimals and index:
-            return f"{sign}1{THOUSANDS[index - 1][1]}"
+            return f"{sign}1.00{THOUSANDS[index - 1][1]}"
         whole, rest = divmod(scaled, 10**decimals)
-        fraction = f"{rest:0{decimals}d}".rstrip("0") if decimals else ""
-        return f"{sign}{whole:,}{'.' + fraction if fraction else ''}{letter}"
+        fraction = f".{rest:0{decimals}d}" if decimals else ""
+        return f"{sign}{whole:,}{fraction}{letter}"
     return f"{sign}{units}"
 
 
@@ -74,6 +78,14 @@ def sgd_data(cents: int | None, code: str) -> SafeString:
     return mark_safe(  # noqa: S308 - digits only
         f'<data value="{value}" title="SGD {amount}">{code}{compact(cents)}</data>'
     )
+
+
+@register.filter
+def exactly(figure: int | Decimal | None) -> str:
+    """SGD cents in full, or a share as percent, as plain text for a title."""
+    if figure is None:
+        return "none"
+    return percent(figure) if isinstance(figure, Decimal) else f"SGD {exact(figure)}"
 
 
 @register.filter
@@ -102,26 +114,13 @@ def percent(share: Decimal | None) -> str:
 @register.filter
 def day(value: date | None) -> str:
     """`12 Oct 2026`."""
-    return NONE if value is None else f"{value.day} {MONTHS[value.month - 1]} {value.year}"
-
-
-@lru_cache(maxsize=4)
-def zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
-
-
-def business(moment: datetime) -> datetime:
-    """The same moment on the clock of the business."""
-    return moment.astimezone(zone(settings.BUSINESS_TIME_ZONE))
+    return NONE if value is None else day_words(value)
 
 
 @register.filter
 def moment(value: datetime | None) -> str:
     """`20 Nov 2026, 17:40`, in the business time zone."""
-    if value is None:
-        return NONE
-    local = business(value)
-    return f"{day(local)}, {local:%H:%M}"
+    return NONE if value is None else moment_words(value)
 
 
 @register.filter
@@ -132,7 +131,7 @@ def clock(value: datetime | None) -> str:
     local = business(value)
     if local.date() == business(timezone.now()).date():
         return f"{local:%H:%M}"
-    return f"{day(local)}, {local:%H:%M}"
+    return moment_words(value)
 
 
 def duration(seconds: float) -> str:
@@ -168,6 +167,32 @@ def icon_markup(name: str) -> SafeString:
     return format_html(
         '<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>', static(SPRITE), name
     )
+
+
+@register.filter
+def crm_address(deal: Deal) -> str:
+    """Where the CRM shows this deal; "" where that is not known. `deal.crm_domain` comes with
+    the lists of `o2r/querysets.py`."""
+    return record_url("Deals", deal.zoho_id, getattr(deal, "crm_domain", None) or "") or ""
+
+
+@register.simple_tag
+def deal_name(deal: Deal, elsewhere: str = "") -> SafeString:
+    """The name as a link to the deal in the CRM, else to the page `elsewhere`, else as text."""
+    name = deal.name or "(no name)"
+    address = crm_address(deal)
+    if address:
+        return format_html(
+            '<a class="deal-name" href="{}" rel="noopener" title="{}: open it in the CRM">{}</a>',
+            address,
+            name,
+            name,
+        )
+    if elsewhere:
+        return format_html(
+            '<a class="deal-name" href="{}" title="{}">{}</a>', elsewhere, name, name
+        )
+    return format_html('<span class="deal-name" title="{}">{}</span>', name, name)
 
 
 @register.simple_tag

@@ -103,8 +103,10 @@
   function lost() {
     if (lostSince) return;
     lostSince = new Date();
-    $("#lost time").textContent = lostSince.toTimeString().slice(0, 5);
-    $("#lost").hidden = false;
+    const strip = $("#lost");
+    const zone = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: strip.dataset.zone };
+    $("time", strip).textContent = new Intl.DateTimeFormat("en-GB", zone).format(lostSince);
+    strip.hidden = false;
   }
 
   function found() {
@@ -114,8 +116,17 @@
     $$("[data-live]").forEach(refresh);
   }
 
-  document.addEventListener("htmx:sendError", lost);
-  document.addEventListener("htmx:timeout", lost);
+  // What a person asked for says so itself; the strip alone would leave them waiting.
+  function notSent() {
+    toast("Not sent: Pipeline Pulse does not answer. Try again when it is back.", "error");
+  }
+
+  ["htmx:sendError", "htmx:timeout"].forEach((name) =>
+    document.addEventListener(name, (event) => {
+      lost();
+      if (!isLive(event.detail.elt)) notSent();
+    }),
+  );
   document.addEventListener("htmx:afterRequest", (event) => {
     const status = event.detail.xhr ? event.detail.xhr.status : 0;
     if (status >= 200 && status < 500) found();
@@ -173,8 +184,18 @@
   // Each live part is asked for its own piece of the new address: the headers say which.
   async function follow(address, words) {
     const ask = (id, push) =>
-      htmx.ajax("GET", address, { source: id, target: id, swap: "morph:outerHTML", push });
-    await Promise.all([ask("#live", address), $("#lists") && ask("#lists", "false")]);
+      htmx.ajax("GET", address, {
+        source: id,
+        target: id,
+        swap: "morph:outerHTML",
+        push,
+        headers: { "X-Chosen": "1" },
+      });
+    try {
+      await Promise.all([ask("#live", address), $("#lists") && ask("#lists", "false")]);
+    } catch (unanswered) {
+      notSent();
+    }
     keepFocus(words);
   }
 
@@ -262,6 +283,8 @@
     const rows = [
       ["?", "This list"],
       ["/", "Search"],
+      ["j and k", "Next and previous row"],
+      ["Enter", "Open the row"],
       ["Ctrl K or ⌘ K", "Command palette"],
       ...pages().filter((page) => page.keys).map((page) => [page.keys, "Go to " + page.label]),
       ["Esc", "Close"],
@@ -351,6 +374,14 @@
     field.focus();
   }
 
+  function moveAlongRows(step) {
+    const rows = $$("[data-row]").filter((row) => row.checkVisibility());
+    if (!rows.length) return;
+    const here = rows.indexOf(document.activeElement.closest("[data-row]"));
+    const next = here < 0 ? (step > 0 ? 0 : rows.length - 1) : here + step;
+    rows[Math.min(Math.max(next, 0), rows.length - 1)].focus();
+  }
+
   let waitsForPage = 0;
 
   document.addEventListener("keydown", (event) => {
@@ -376,6 +407,12 @@
     else if (event.key === "/") {
       event.preventDefault();
       focusSearch();
+    } else if (event.key === "j" || event.key === "k") {
+      event.preventDefault();
+      moveAlongRows(event.key === "j" ? 1 : -1);
+    } else if (event.key === "Enter" && event.target.matches("[data-row]")) {
+      const link = $("a", event.target);
+      if (link) link.click();
     }
   });
 
