@@ -19,8 +19,11 @@ from crm.zoho.paging import DUPLICATE_KEYS, NOT_A_NUMBER, Page, RawRecord
 __all__ = [
     "DUPLICATE_KEYS",
     "NOT_A_NUMBER",
+    "ChannelResult",
+    "ChannelWish",
     "Page",
     "RawRecord",
+    "WatchedChannel",
     "WriteResult",
     "ZohoClient",
 ]
@@ -36,6 +39,44 @@ class WriteResult:
     message: str
     details: dict[str, Any] = field(default_factory=dict)
     action: str | None = None  # of an upsert: "insert" or "update"
+
+
+@dataclass(frozen=True)
+class ChannelWish:
+    """A notification channel as it shall be. `channel_id`: digits, at most 19, of our choice.
+
+    `expires_at`: at most a week ahead by the CRM's clock; beyond, it silently becomes an hour.
+    """
+
+    channel_id: str
+    events: Sequence[str]  # as "Deals.all", at most 50
+    notify_url: str
+    token: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class ChannelResult:
+    """What became of one channel of a call, in the order of the request.
+
+    `code` NOT_SUBSCRIBED: there is no such channel (any more). `expires_at` as the CRM decided.
+    """
+
+    channel_id: str
+    ok: bool
+    code: str
+    message: str
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class WatchedChannel:
+    """A channel that lives at the CRM."""
+
+    channel_id: str
+    events: tuple[str, ...]
+    notify_url: str
+    expires_at: datetime | None
 
 
 class ZohoClient(ABC):
@@ -228,6 +269,30 @@ class ZohoClient(ABC):
 
         Never repeated blindly: may raise UnknownOutcome. `wishes` is the CRM's own form.
         """
+
+    # ------------------------------------------------------------ notification channels
+
+    @abstractmethod
+    def watch(self, wishes: Sequence[ChannelWish]) -> list[ChannelResult]:
+        """Make channels, at most 50; one that exists by this id is replaced."""
+
+    @abstractmethod
+    def rewatch(self, wishes: Sequence[ChannelWish]) -> list[ChannelResult]:
+        """Replace living channels whole: the way to prolong them."""
+
+    @abstractmethod
+    def drop_events(self, channel_id: str, events: Sequence[str]) -> ChannelResult:
+        """Take some events away from a channel."""
+
+    @abstractmethod
+    def watched(
+        self, *, channel_id: str | None = None, module: str | None = None
+    ) -> list[WatchedChannel]:
+        """The channels of these credentials that live."""
+
+    @abstractmethod
+    def unwatch(self, channel_ids: Sequence[str]) -> list[ChannelResult]:
+        """End channels."""
 
     def __enter__(self) -> ZohoClient:
         return self

@@ -40,6 +40,7 @@ _USER_AGENT = "pipeline-pulse"
 _PURPOSES: dict[str, dict[str, float]] = {
     "sync": {},
     "write": {"tries": 3, "total_s": 120.0, "outlast_rest": False},
+    "event": {"tries": 2, "total_s": 30.0, "exchange_s": 20.0, "outlast_rest": False},
     "page": {
         "tries": 2,
         "total_s": 10.0,
@@ -82,8 +83,8 @@ class States:
 def client_from_settings(*, purpose: str = "sync", states: States | None = None) -> ZohoClient:
     """A client for one run, call or check; `close()` it. Raises NotConfigured.
 
-    `purpose`: "sync", "write", "page" (a person waits: few tries) or "check" (one try, and a
-    remembered refusal of the credentials is asked anew).
+    `purpose`: "sync", "write", "event" (a notice: tried again soon), "page" (a person waits: few
+    tries) or "check" (one try, and a remembered refusal of the credentials is asked anew).
     """
     transport = _transport_from_settings(purpose, states)
     return _VERSIONS[_configured().api_version](transport)

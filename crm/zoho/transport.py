@@ -53,7 +53,8 @@ class Call:
     """What to ask for. `path` is below the API's base and begins with a slash.
 
     `subject` and `scope` name it in errors. `repeatable` False: after an unknown outcome it is not
-    sent again. `items` True: a refusal whose body lists items is an answer, not an error.
+    sent again. `items` True: a refusal whose body lists items, by `item_key`, is an answer, not an
+    error.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Call:
     repeatable: bool = True
     query: bool = False
     items: bool = False
+    item_key: str = "data"
 
 
 @dataclass
@@ -284,7 +286,7 @@ class Transport:
                 return answer
             raise self._error(call, answer, error)
         body = _error_object(answer)
-        if call.items and 400 <= status < 500 and isinstance(body.get("data"), list):
+        if call.items and 400 <= status < 500 and isinstance(body.get(call.item_key), list):
             return answer
         raise self._error(call, answer, _first_item(body))
 

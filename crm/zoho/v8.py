@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -34,7 +34,9 @@ from crm.zoho.paging import (
     parse_whole,
     read_info,
 )
+from crm.zoho.times import crm_time
 from crm.zoho.transport import Call, Transport
+from crm.zoho.watch import WatchCalls
 from crm.zoho.wire import Answer
 
 MAX_FIELDS = 50
@@ -49,14 +51,7 @@ _SORT_KEYS = {"id", "Created_Time", "Modified_Time"}
 _NO_CURRENCIES = {"CURRENCIES_NOT_ENABLED", "FEATURE_NOT_ENABLED", "FEATURE_NOT_SUPPORTED"}
 
 
-def crm_time(moment: datetime) -> str:
-    """As the CRM wants it: offset, no fractions (rounded down: rather twice than never)."""
-    if moment.tzinfo is None:
-        raise ValueError("a time for the CRM must be aware")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00")
-
-
-class ZohoV8(BulkCalls, ZohoClient):
+class ZohoV8(BulkCalls, WatchCalls, ZohoClient):
     """See `ZohoClient`."""
 
     version = "v8"
