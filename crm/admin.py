@@ -597,4 +597,7 @@ def moment_of(epoch: float) -> str:
     return date_format(local, "DATETIME_FORMAT")
 
 
-from crm import admin_outbox  # noqa: E402, F401  (registers the outbox and its switch)
+from crm import (  # noqa: E402
+    admin_inbox,  # noqa: F401  (registers the inbox and the channels)
+    admin_outbox,  # noqa: F401  (registers the outbox and its switch)
+)

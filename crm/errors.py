@@ -140,3 +140,9 @@ class WriteBackForcedOff(CrmError):
             "Write-back is switched off by WRITE_BACK=off in the environment. Remove it there and "
             "start again, then switch it on here."
         )
+
+
+class NoWebhookAddress(CrmError):
+    """The CRM could not call us, or could not prove who calls."""
+
+    code = "no_webhook_address"

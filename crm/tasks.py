@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from celery import Task, shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -21,7 +21,17 @@ from kombu.exceptions import OperationalError
 from crm.errors import CrmError, CrmUnreachable, SyncUnderWay
 from crm.models import ExchangeRate, MirrorState, SyncRun
 from crm.models import runs as ledger
-from crm.sync import lease, modules, reachability, rederive, runs
+from crm.sync import (
+    channel_state,
+    channels,
+    events,
+    inbox,
+    lease,
+    modules,
+    reachability,
+    rederive,
+    runs,
+)
 from crm.sync.execute import execute
 from crm.sync.metadata import business_day, queue_derive
 from crm.writeback import send, settle
@@ -194,7 +204,8 @@ def _is_at_rest() -> bool:
 
 def _close_orphans() -> None:
     """A delta queued into a full run that has ended meanwhile: the next slot covers it."""
-    SyncRun.objects.filter(lane__isnull=True, status__in=[ledger.QUEUED, ledger.RUNNING]).update(
+    nested = SyncRun.objects.filter(kind=runs.DELTA, lane__isnull=True)
+    nested.filter(status__in=[ledger.QUEUED, ledger.RUNNING]).update(
         status=ledger.SKIPPED,
         ended_at=timezone.now(),
         message="The full sync that it waited in has ended.",
@@ -227,6 +238,36 @@ def turn_of_the_day() -> None:
         queue_derive()
     else:
         MirrorState.objects.filter(module="Deals").update(derived_on=today)
+
+
+# -- notices ------------------------------------------------------------------------------------
+
+
+@shared_task(expires=60)
+def take_notices() -> None:
+    """The records that waiting notices name."""
+    events.take_waiting(should_stop=stopper())
+
+
+@shared_task
+def sweep_notices() -> None:
+    """Notices whose nudge or worker was lost."""
+    events.sweep(timezone.now(), should_stop=stopper())
+
+
+@shared_task
+def keep_channels() -> None:
+    """Notification channels: renewed, made anew, watched for silence; old rows forgotten."""
+    now = timezone.now()
+    channels.keep(now=now)
+    channel_state.note_silence(now)
+    inbox.forget_old(now)
+
+
+@worker_ready.connect
+def _look_after_channels(**kwargs: Any) -> None:
+    """At each start: our address may be another one than before."""
+    nudge(keep_channels)
 
 
 # -- write-back ---------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ SETTING_NAMES = (
     "ZOHO_REFRESH_TOKEN",
     "ZOHO_FIELD_PROFILE",
     "WEBHOOK_TOKEN",
+    "WEBHOOK_PER_SECOND",
     "RATE_LIMIT_CALLS_PER_MINUTE",
     "ZOHO_CONCURRENCY",
     "ZOHO_PATIENCE",
@@ -124,6 +125,7 @@ class Environment:
     secret_key: str = field(repr=False)
     encryption_keys: tuple[str, ...] = field(repr=False)
     webhook_tokens: tuple[str, ...] = field(repr=False)
+    webhook_per_second: int
     allowed_hosts: tuple[str, ...]
     csrf_trusted_origins: tuple[str, ...]
     app_base_url: str
@@ -301,6 +303,7 @@ def read(environment: Mapping[str, str], *, base_dir: Path) -> Environment:
         sandbox=sandbox,
         home=home,
         webhook_tokens=_webhook_tokens(reader, own),
+        webhook_per_second=reader.whole("WEBHOOK_PER_SECOND", default=600, least=1, most=1_000_000),
         csrf_trusted_origins=_trusted_origins(reader, app_base_url),
         app_base_url=app_base_url,
         port=port,

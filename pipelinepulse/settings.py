@@ -26,6 +26,7 @@ PORT = ENVIRONMENT.port
 BUSINESS_TIME_ZONE = ENVIRONMENT.business_time_zone
 ENCRYPTION_KEYS = list(ENVIRONMENT.encryption_keys)
 WEBHOOK_TOKENS = list(ENVIRONMENT.webhook_tokens)
+WEBHOOK_PER_SECOND = ENVIRONMENT.webhook_per_second
 CONFIGURATION_NOTICES = list(ENVIRONMENT.notices)
 
 ZOHO = ENVIRONMENT.zoho
@@ -170,6 +171,11 @@ CELERY_BEAT_SCHEDULER = "pipelinepulse.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     "crm: sweep": {
         "task": "crm.tasks.sweep",
+        "schedule": SWEEP_SECONDS,
+        "options": {"expires": SWEEP_SECONDS * 4},
+    },
+    "crm: sweep the inbox": {
+        "task": "crm.tasks.sweep_notices",
         "schedule": SWEEP_SECONDS,
         "options": {"expires": SWEEP_SECONDS * 4},
     },

@@ -12,6 +12,7 @@ from django.utils.functional import lazy
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView, TemplateView
 
+from crm import webhook
 from pipelinepulse import api_docs, api_errors
 
 offline = login_not_required(TemplateView.as_view(template_name="offline.html"))
@@ -44,6 +45,8 @@ urlpatterns = [
     path("offline", offline, name="offline"),
     path("sw.js", service_worker, name="service_worker"),
     path("admin/", admin.site.urls),
+    # Without a name: the CRM's door, not an address of our API.
+    path("api/zoho/webhook", webhook.receive),
     path("", include("crm.api.urls")),
     path("", include("o2r.api.urls")),
     path("api/schema", api_docs.SchemaView.as_view(), name="api-schema"),

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.urls import path
 
-from crm.api import views
+from crm.api import views, webhook
 
 LIST: dict[str, Any] = {"get": "list"}
 ONE: dict[str, Any] = {"get": "retrieve"}
@@ -12,6 +12,9 @@ ONE: dict[str, Any] = {"get": "retrieve"}
 urlpatterns = [
     path("api/zoho/status", views.StatusView.as_view(), name="api-zoho-status"),
     path("api/zoho/sync", views.SyncView.as_view(), name="api-zoho-sync"),
+    path("api/zoho/webhook/setup", webhook.SetupView.as_view(), name="api-webhook-setup"),
+    path("api/zoho/webhook/status", webhook.StateView.as_view(), name="api-webhook-status"),
+    path("api/zoho/webhook/test", webhook.RoundTripView.as_view(), name="api-webhook-test"),
     path("api/zoho/sync-runs", views.RunViewSet.as_view(LIST), name="api-sync-runs"),
     path("api/zoho/sync-runs/<str:id>", views.RunViewSet.as_view(ONE), name="api-sync-run"),
     path("api/accounts", views.AccountViewSet.as_view(LIST), name="api-accounts"),

@@ -2,6 +2,7 @@
 
 from crm.models.events import ChangeEvent, ReceivedRecord
 from crm.models.failures import DeletionHold, FailedRecord, RecordProblem
+from crm.models.inbox import Notice, NotificationChannel
 from crm.models.mapping import FieldMapping
 from crm.models.metadata import (
     CrmConnection,
@@ -35,6 +36,8 @@ __all__ = [
     "Lead",
     "MirrorState",
     "MirroredRecord",
+    "Notice",
+    "NotificationChannel",
     "OutboxEntry",
     "Pipeline",
     "PipelineStage",

@@ -76,7 +76,8 @@ def may_have_shifted(
 
 def marked_since(module: Module, since: datetime) -> list[int]:
     """Records whose deletion the CRM told of, with a time since then."""
-    rows = module.model.objects.filter(deleted_at__gte=since, deleted_source="list")
+    told = ("list", "webhook")
+    rows = module.model.objects.filter(deleted_at__gte=since, deleted_source__in=told)
     return [zoho_id for zoho_id in rows.values_list("zoho_id", flat=True) if zoho_id is not None]
 
 
