@@ -16,7 +16,7 @@ from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum, Val
 from django.db.models.functions import Coalesce
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
-from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule
+from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule, WriteBack
 from crm.models import runs as ledger
 from crm.sync import credits, modules
 from crm.tasks import DELTA_TASK
@@ -119,6 +119,7 @@ def _connection(now: datetime) -> Any:
     found = CrmConnection.objects.annotate(
         **_states(),
         weather=Subquery(_weather(now).values("value")[:1]),
+        **{name: Subquery(WriteBack.objects.values(column)[:1]) for name, column in SWITCH},
         **{name: Subquery(_schedule().values(name)[:1]) for name in SCHEDULE},
     ).first()
     return found or _never_tried()
@@ -166,6 +167,7 @@ def _behind(connection: Any, now: datetime) -> list[_Reading]:
     return old if young else []
 
 
+SWITCH = (("write_mode", "mode"), ("write_killed", "is_killed"))
 SCHEDULE = ("counts_from", "every", "period", "crontab_id")
 
 
@@ -194,6 +196,8 @@ def _never_tried() -> Any:
     """Before the first attempt there is no row; looking at a page makes none."""
     connection: Any = CrmConnection()
     connection.weather = None
+    for name, column in SWITCH:
+        setattr(connection, name, WriteBack.objects.values_list(column, flat=True).first())
     for name in _states():
         setattr(connection, name, None)
     schedule = _schedule().values(*SCHEDULE).first() or dict.fromkeys(SCHEDULE)
@@ -279,7 +283,7 @@ def sync_state(now: datetime) -> SyncState:
         last_run=_summary(last) if last else None,
         api_version=settings.ZOHO.api_version if settings.ZOHO else "",
         crm_name=connection.org_name,
-        is_write_back=switch.mode(),
+        is_write_back=switch.mode_of(connection.write_mode, connection.write_killed),
     )
 
 

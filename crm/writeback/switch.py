@@ -14,17 +14,20 @@ from crm.errors import WriteBackForcedOff
 from crm.models import WriteBack
 from crm.models.outbox import OFF, ON, PREVIEW
 
-__all__ = ["OFF", "ON", "PREVIEW", "is_killed", "kill", "mode", "set_mode"]
+__all__ = ["OFF", "ON", "PREVIEW", "is_killed", "kill", "mode", "mode_of", "set_mode"]
 
 
 def mode() -> str:
     """off, preview or on, as it holds at this moment; one query."""
-    if settings.WRITE_BACK_FORCED_OFF:
+    row = WriteBack.objects.filter(pk=1).values_list("mode", "is_killed").first()
+    return mode_of(*(row or ("", False)))
+
+
+def mode_of(set_to: str | None, is_killed: bool | None) -> str:
+    """The same from what the switch's row says; None where there is none."""
+    if settings.WRITE_BACK_FORCED_OFF or is_killed:
         return OFF
-    row = WriteBack.objects.filter(pk=1).first()
-    if row is None:
-        return settings.WRITE_BACK
-    return OFF if row.is_killed else row.mode or settings.WRITE_BACK
+    return set_to or settings.WRITE_BACK
 
 
 def is_killed() -> bool:
