@@ -136,7 +136,7 @@ def test_delta_of_a_mirror_that_is_empty_is_a_full_sync(rep_client, crm) -> None
     assert start(rep_client, {"mode": "delta"}).json()["run"]["kind"] == "full"
 
 
-def test_second_sync_names_the_run_under_way(rep_client, crm) -> None:
+def test_row_6_second_sync_names_the_run_under_way(rep_client, crm) -> None:
     first = start(rep_client, {"mode": "delta"}).json()["run"]
     response = start(rep_client, {"mode": "delta"})
     body = response.json()

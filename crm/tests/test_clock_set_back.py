@@ -18,7 +18,9 @@ FAR = timedelta(days=4400)
 
 
 @pytest.mark.parametrize("ahead", [FAR, timedelta(hours=2)])
-def test_a_deletion_learnt_in_the_future_can_be_undone_today(crm: Crm, ahead: timedelta) -> None:
+def test_row_18_a_deletion_learnt_in_the_future_can_be_undone_today(
+    crm: Crm, ahead: timedelta
+) -> None:
     crm.sync("full")
     one = crm.ids()[0]
     crm.control("vanish", module="Deals", ids=[one])
@@ -40,7 +42,7 @@ def test_a_reading_of_the_past_still_does_not_win_over_a_later_one(crm: Crm) -> 
     assert not is_older(noon, noon + timedelta(seconds=3), known, noon + timedelta(seconds=4))
 
 
-def test_rates_first_read_in_the_future_hold_today_after_the_next_delta(crm: Crm) -> None:
+def test_row_18_rates_first_read_in_the_future_hold_today_after_the_next_delta(crm: Crm) -> None:
     with time_machine.travel(timezone.now() + FAR):
         crm.sync("full")
     ahead = ExchangeRate.objects.order_by("-day").first()
@@ -54,7 +56,7 @@ def test_rates_first_read_in_the_future_hold_today_after_the_next_delta(crm: Crm
 
 
 @pytest.mark.parametrize("kind", [runs.DELTA, runs.FULL])
-def test_a_slot_of_the_future_does_not_swallow_those_of_today(db: None, kind: str) -> None:
+def test_row_18_a_slot_of_the_future_does_not_swallow_those_of_today(db: None, kind: str) -> None:
     now = timezone.now().replace(microsecond=0)
 
     def give(slot: datetime) -> None:

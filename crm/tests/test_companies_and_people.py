@@ -38,7 +38,7 @@ def largest(crm: Crm) -> Deal:
 @pytest.mark.parametrize(
     "path", ["/opportunities?sort=-value", "/?list=top", "/opportunities?search=neu"]
 )
-def test_a_renamed_account_shows_its_new_name_wherever_its_deals_are_shown(
+def test_row_56_a_renamed_account_shows_its_new_name_wherever_its_deals_are_shown(
     crm: Crm, largest: Deal, rep_client: Client, path: str
 ) -> None:
     if "search" not in path:
@@ -52,7 +52,7 @@ def test_a_renamed_account_shows_its_new_name_wherever_its_deals_are_shown(
 
 
 @pytest.mark.parametrize("status", ["inactive", "deleted"])
-def test_deals_of_a_person_who_left_are_shown_with_the_name(
+def test_row_65_deals_of_a_person_who_left_are_shown_with_the_name(
     crm: Crm, largest: Deal, rep_client: Client, status: str
 ) -> None:
     name = largest.owner.name
@@ -116,7 +116,7 @@ def test_a_lead_that_is_converted_in_the_crm_says_what_it_became(
 
 
 @pytest.mark.parametrize("is_noticed", [True, False])
-def test_merged_contacts_leave_their_deals_with_the_one_that_stays(
+def test_row_53_merged_contacts_leave_their_deals_with_the_one_that_stays(
     crm: Crm, is_noticed: bool
 ) -> None:
     stays, goes = crm.ids("Contacts")[:2]

@@ -55,7 +55,7 @@ def test_division_rounds_half_away_from_zero(
         (100_00, "", None),
     ],
 )
-def test_amounts_become_sgd_cents(minor: int, code: str, cents: int | None) -> None:
+def test_rows_59_60_amounts_become_sgd_cents(minor: int, code: str, cents: int | None) -> None:
     rates = book(
         "USD",
         ("SGD", DAY, "1.35", False),
@@ -66,7 +66,7 @@ def test_amounts_become_sgd_cents(minor: int, code: str, cents: int | None) -> N
     assert rates.to_sgd(minor, code, DAY) == cents
 
 
-def test_without_a_rate_to_sgd_nothing_is_converted_but_sgd() -> None:
+def test_row_59_without_a_rate_to_sgd_nothing_is_converted_but_sgd() -> None:
     rates = book("USD", ("EUR", DAY, "0.9", False))
     assert rates.to_sgd(100, "USD", DAY) is None
     assert rates.to_sgd(100, "EUR", DAY) is None

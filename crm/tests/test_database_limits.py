@@ -14,7 +14,7 @@ from crm.tests.synced import Crm
 
 
 @pytest.mark.sqlite
-def test_a_full_disk_leaves_the_watermark_and_says_so(big_crm: Crm) -> None:
+def test_row_16_a_full_disk_leaves_the_watermark_and_says_so(big_crm: Crm) -> None:
     big_crm.sync("full", "Accounts")
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")  # rows of earlier tests left free pages in the file
@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_the_watermark_and_says_so(big_crm: Crm) -> None:
 
 
 @pytest.mark.sqlite
-def test_a_database_that_another_writer_holds_is_waited_for(crm: Crm) -> None:
+def test_row_15_a_database_that_another_writer_holds_is_waited_for(crm: Crm) -> None:
     taken, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -57,7 +57,9 @@ def test_a_database_that_another_writer_holds_is_waited_for(crm: Crm) -> None:
     crm.assert_mirrored()
 
 
-def test_a_watermark_that_somebody_wrote_far_ahead_is_not_believed(crm: Crm, now: Any) -> None:
+def test_row_55_a_watermark_that_somebody_wrote_far_ahead_is_not_believed(
+    crm: Crm, now: Any
+) -> None:
     crm.sync("full")
     MirrorState.objects.update(watermark=now.replace(year=2199))
     assert watermark.watermark_of("Deals") is None

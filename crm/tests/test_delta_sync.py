@@ -66,7 +66,7 @@ def test_when_nothing_changed_a_delta_costs_two_calls_a_module_and_writes_nothin
     assert ChangeEvent.objects.count() == events
 
 
-def test_edits_inserts_and_deletions_arrive(crm: Crm, way: Way) -> None:
+def test_row_49_edits_inserts_and_deletions_arrive(crm: Crm, way: Way) -> None:
     crm.sync("full")
     way(crm)
     ids, accounts, leads = crm.ids(), crm.ids("Accounts"), crm.ids("Leads")
@@ -118,7 +118,7 @@ def test_the_same_window_again_changes_nothing(crm: Crm, way: Way) -> None:
     assert ChangeEvent.objects.count() == events
 
 
-def test_a_restored_record_is_revived_while_its_deletion_is_in_the_window(
+def test_row_51_a_restored_record_is_revived_while_its_deletion_is_in_the_window(
     crm: Crm, way: Way
 ) -> None:
     crm.sync("full")
@@ -131,7 +131,7 @@ def test_a_restored_record_is_revived_while_its_deletion_is_in_the_window(
     crm.assert_mirrored("Deals")
 
 
-def test_a_record_seen_late_is_caught_by_the_overlap(crm: Crm) -> None:
+def test_row_48_a_record_seen_late_is_caught_by_the_overlap(crm: Crm) -> None:
     one = crm.ids()[0]
     crm.control("edit", module="Deals", id=one, values={"Next_Step": "late"})
     crm.control("vanish", module="Deals", ids=[one])
@@ -143,7 +143,7 @@ def test_a_record_seen_late_is_caught_by_the_overlap(crm: Crm) -> None:
     crm.assert_mirrored("Deals")
 
 
-def test_a_renamed_account_reaches_its_deals(crm: Crm) -> None:
+def test_row_56_a_renamed_account_reaches_its_deals(crm: Crm) -> None:
     crm.sync("full")
     deal = Deal.objects.live().filter(account__isnull=False).first()
     crm.control(
@@ -168,7 +168,7 @@ def test_converted_leads_stay_and_say_so(crm: Crm, way: Way) -> None:
 
 
 @pytest.mark.parametrize("status", ["inactive", "deleted"])
-def test_owners_that_leave_stay_named(crm: Crm, status: str) -> None:
+def test_row_65_owners_that_leave_stay_named(crm: Crm, status: str) -> None:
     crm.sync("full")
     owner = Deal.objects.live().exclude(owner=None).first().owner
     crm.control("user", id=str(owner.zoho_id), status=status)
@@ -180,7 +180,7 @@ def test_owners_that_leave_stay_named(crm: Crm, status: str) -> None:
     assert Deal.objects.filter(owner=owner).count() == deals
 
 
-def test_deletions_are_asked_for_before_they_are_believed(crm: Crm) -> None:
+def test_row_50_deletions_are_asked_for_before_they_are_believed(crm: Crm) -> None:
     crm.sync("full")
     one = crm.ids()[0]
     # The list still names it, yet it is there: deleted and at once restored.
@@ -200,7 +200,7 @@ def crm_now(crm: Crm) -> str:
     return crm.record(one, "Leads")["Modified_Time"]
 
 
-def test_many_deletions_at_once_are_held_by_a_delta_too(big_crm: Crm) -> None:
+def test_row_52_many_deletions_at_once_are_held_by_a_delta_too(big_crm: Crm) -> None:
     big_crm.sync("full", "Deals")
     ids = big_crm.ids()
     big_crm.control("delete", module="Deals", ids=ids[:51])
@@ -226,7 +226,7 @@ def _churn(crm: Crm, what: str, at: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", ["edit", "insert", "delete"])
-def test_whatever_happens_between_the_requests_of_a_delta_is_not_lost(
+def test_rows_44_45_46_whatever_happens_between_the_requests_of_a_delta_is_not_lost(
     big_crm: Crm, way: Way, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "RANGE_ROWS", 150)
@@ -244,7 +244,7 @@ def test_whatever_happens_between_the_requests_of_a_delta_is_not_lost(
         big_crm.assert_mirrored("Deals")
 
 
-def test_deletions_without_end_leave_the_watermark_and_say_why(
+def test_row_45_deletions_without_end_leave_the_watermark_and_say_why(
     big_crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big_crm.sync("full", "Deals")
@@ -266,7 +266,9 @@ def test_deletions_without_end_leave_the_watermark_and_say_why(
     big_crm.assert_mirrored("Deals")
 
 
-def test_a_list_of_deletions_that_lags_reopens_the_window_of_the_last_run(big_crm: Crm) -> None:
+def test_row_45_a_list_of_deletions_that_lags_reopens_the_window_of_the_last_run(
+    big_crm: Crm,
+) -> None:
     big_crm.sync("full", "Deals")
     without_coql(big_crm)
     ids = big_crm.ids()
@@ -305,7 +307,7 @@ def test_since_reads_from_there_and_leaves_no_gap(crm: Crm) -> None:
     assert watermark.watermark_of("Deals") == later
 
 
-def test_the_crms_clock_counts_not_ours(crm: Crm) -> None:
+def test_row_18_the_crms_clock_counts_not_ours(crm: Crm) -> None:
     crm.control("config", clock_offset_s=-86_400 * 3)
     run = crm.sync("full")
     mark = watermark.watermark_of("Deals")
@@ -317,7 +319,7 @@ def test_the_crms_clock_counts_not_ours(crm: Crm) -> None:
     assert Deal.objects.get(zoho_id=one).next_step == "by its clock"
 
 
-def test_the_watermark_never_goes_back(crm: Crm) -> None:
+def test_row_18_the_watermark_never_goes_back(crm: Crm) -> None:
     crm.sync("full")
     mark = watermark.watermark_of("Deals")
     crm.control("config", clock_offset_s=-3600)
@@ -325,7 +327,7 @@ def test_the_watermark_never_goes_back(crm: Crm) -> None:
     assert watermark.watermark_of("Deals") == mark
 
 
-def test_an_impossible_watermark_has_the_module_read_whole(crm: Crm) -> None:
+def test_row_55_an_impossible_watermark_has_the_module_read_whole(crm: Crm) -> None:
     crm.sync("full")
     far = watermark.watermark_of("Deals") + timedelta(days=4000)
     MirrorState.objects.filter(module="Deals").update(watermark=far, complete_s0=far)

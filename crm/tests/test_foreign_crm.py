@@ -180,7 +180,9 @@ def test_a_hold_remembers_which_ids_were_asked_for(crm: ForeignCrm) -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "delta"])
-def test_a_window_that_is_read_again_counts_each_record_once(crm: ForeignCrm, kind: str) -> None:
+def test_row_45_a_window_that_is_read_again_counts_each_record_once(
+    crm: ForeignCrm, kind: str
+) -> None:
     crm.flags = {"nocoql"}
     if kind == "delta":
         sync("full", "Deals")
@@ -199,7 +201,7 @@ def test_a_window_that_is_read_again_counts_each_record_once(crm: ForeignCrm, ki
         assert (run.seen, run.updated, run.unchanged) == (1, 1, 0)
 
 
-def test_a_deletion_of_the_minute_before_the_run_has_its_window_read_again(
+def test_row_45_a_deletion_of_the_minute_before_the_run_has_its_window_read_again(
     crm: ForeignCrm,
 ) -> None:
     sync("full", "Deals")
@@ -241,7 +243,7 @@ def stopped(kind: str, *, after_pages: int) -> SyncRun:
     return run
 
 
-def test_a_window_opened_again_stays_open_until_it_was_read(crm: ForeignCrm) -> None:
+def test_row_45_a_window_opened_again_stays_open_until_it_was_read(crm: ForeignCrm) -> None:
     insert(crm, 420)
     sync("full", "Deals")
     crm.flags, crm.ahead = {"nocoql"}, timedelta(minutes=1)

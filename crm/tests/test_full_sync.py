@@ -98,7 +98,7 @@ def test_small_ranges_in_parallel_lose_and_double_nothing(
     big_crm.assert_mirrored()
 
 
-def test_what_was_edited_made_and_deleted_since_is_found_by_a_full_sync(crm: Crm) -> None:
+def test_row_50_what_was_edited_made_and_deleted_since_is_found_by_a_full_sync(crm: Crm) -> None:
     crm.sync("full")
     ids = crm.ids()
     crm.control("edit", module="Deals", id=ids[0], values={"Amount": 4321.5, "Next_Step": None})
@@ -125,7 +125,7 @@ def test_records_that_vanish_from_sight_are_marked_and_come_back(crm: Crm) -> No
     crm.assert_mirrored("Deals")
 
 
-def test_restored_from_the_recycle_bin_as_it_was(crm: Crm) -> None:
+def test_row_51_restored_from_the_recycle_bin_as_it_was(crm: Crm) -> None:
     crm.sync("full")
     one = crm.ids()[0]
     crm.control("delete", module="Deals", ids=[one])
@@ -136,7 +136,7 @@ def test_restored_from_the_recycle_bin_as_it_was(crm: Crm) -> None:
 
 
 @pytest.mark.parametrize(("gone", "is_held"), [(50, False), (51, True)])
-def test_more_than_fifty_or_two_percent_gone_at_once_are_held(
+def test_row_52_more_than_fifty_or_two_percent_gone_at_once_are_held(
     big_crm: Crm, gone: int, is_held: bool
 ) -> None:
     big_crm.sync("full", "Deals")
@@ -153,7 +153,7 @@ def test_more_than_fifty_or_two_percent_gone_at_once_are_held(
         assert "51 of 450" in run.message
 
 
-def test_all_records_vanishing_changes_nothing_until_ops_decide(big_crm: Crm) -> None:
+def test_row_52_all_records_vanishing_changes_nothing_until_ops_decide(big_crm: Crm) -> None:
     big_crm.sync("full", "Deals")
     before = live_values("Deals")
     big_crm.control("vanish", module="Deals", ids=big_crm.ids())
@@ -162,7 +162,7 @@ def test_all_records_vanishing_changes_nothing_until_ops_decide(big_crm: Crm) ->
 
 
 @pytest.mark.parametrize("method", ["auto", "pages"])
-def test_an_edit_between_any_two_requests_is_never_lost(
+def test_row_44_an_edit_between_any_two_requests_is_never_lost(
     big_crm: Crm, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "RANGE_ROWS", 120)
@@ -177,7 +177,7 @@ def test_an_edit_between_any_two_requests_is_never_lost(
 
 @pytest.mark.parametrize("method", ["auto", "pages"])
 @pytest.mark.parametrize("kind", ["recycle", "permanent"])
-def test_a_deletion_between_any_two_requests_hides_no_other_record(
+def test_row_45_a_deletion_between_any_two_requests_hides_no_other_record(
     big_crm: Crm, method: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "RANGE_ROWS", 120)
@@ -191,7 +191,7 @@ def test_a_deletion_between_any_two_requests_hides_no_other_record(
 
 
 @pytest.mark.parametrize("method", ["auto", "pages"])
-def test_a_record_made_between_any_two_requests_is_here_after_the_next_sync(
+def test_row_46_a_record_made_between_any_two_requests_is_here_after_the_next_sync(
     big_crm: Crm, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "RANGE_ROWS", 120)

@@ -64,7 +64,7 @@ def assert_once(crm: Crm, run: SyncRun) -> None:
 
 @pytest.mark.parametrize("method", ["auto", "pages"])
 @pytest.mark.parametrize("place", PLACES)
-def test_a_first_sync_killed_anywhere_goes_on_and_counts_nothing_twice(
+def test_row_1_a_first_sync_killed_anywhere_goes_on_and_counts_nothing_twice(
     paged: Crm, place: str, method: str
 ) -> None:
     if method == "pages" and place.startswith("store") and place[-1] > "4":
@@ -78,7 +78,7 @@ def test_a_first_sync_killed_anywhere_goes_on_and_counts_nothing_twice(
     assert SyncRun.objects.count() == 1
 
 
-def test_killed_after_its_last_word_it_is_not_run_again(paged: Crm) -> None:
+def test_row_2_killed_after_its_last_word_it_is_not_run_again(paged: Crm) -> None:
     run = begin()
     assert run_in_child(lambda: execute(run.pk), "execute.after_close=kill") == KILLED
     calls = paged.requests()
@@ -88,7 +88,7 @@ def test_killed_after_its_last_word_it_is_not_run_again(paged: Crm) -> None:
     assert_once(paged, run)
 
 
-def test_killed_again_and_again_on_new_pages_it_still_ends(paged: Crm) -> None:
+def test_row_1_killed_again_and_again_on_new_pages_it_still_ends(paged: Crm) -> None:
     run = begin()
     for nth in (1, 2, 3, 2, 1, 3):
         assert run_in_child(tasks.sweep, f"store.after_commit:{nth}=kill") == KILLED
@@ -96,7 +96,7 @@ def test_killed_again_and_again_on_new_pages_it_still_ends(paged: Crm) -> None:
     assert_once(paged, run)
 
 
-def test_deaths_that_no_record_explains_end_the_run_with_a_word(paged: Crm) -> None:
+def test_row_9_deaths_that_no_record_explains_end_the_run_with_a_word(paged: Crm) -> None:
     run = begin()
     for _ in range(6):
         assert run_in_child(tasks.sweep, "execute.before_parts=kill") == KILLED
@@ -115,7 +115,7 @@ def test_deaths_that_no_record_explains_end_the_run_with_a_word(paged: Crm) -> N
     ["store.after_rows", "store.before_commit", "store.after_commit", "tombstones.before_commit",
      "tombstones.after_commit", "execute.before_close"],
 )  # fmt: skip
-def test_a_killed_delta_goes_on(paged: Crm, place: str) -> None:
+def test_row_1_a_killed_delta_goes_on(paged: Crm, place: str) -> None:
     paged.sync("full")
     ids = paged.ids()
     for n, zoho_id in enumerate(ids[:20]):
@@ -131,7 +131,9 @@ def test_a_killed_delta_goes_on(paged: Crm, place: str) -> None:
     paged.assert_mirrored()
 
 
-def test_what_changes_between_death_and_resurrection_of_a_delta_is_not_lost(paged: Crm) -> None:
+def test_row_1_what_changes_between_death_and_resurrection_of_a_delta_is_not_lost(
+    paged: Crm,
+) -> None:
     paged.sync("full")
     ids = paged.ids()
     for zoho_id in ids[:40]:
@@ -148,7 +150,7 @@ def test_what_changes_between_death_and_resurrection_of_a_delta_is_not_lost(page
     paged.assert_mirrored("Deals")
 
 
-def test_quarantine_is_not_counted_twice_over_a_kill(paged: Crm) -> None:
+def test_row_1_quarantine_is_not_counted_twice_over_a_kill(paged: Crm) -> None:
     paged.settings.ZOHO = replace(paged.settings.ZOHO, concurrency=1)  # read in the order stored
     rule = {"path": "/crm/v8/coql", "body_contains": "id <=", "do": "rewrite", "with": {"a": 1}}
     paged.control("faults", rules=[{**rule, "nth": 1}])
@@ -164,7 +166,7 @@ def test_quarantine_is_not_counted_twice_over_a_kill(paged: Crm) -> None:
 
 
 @pytest.mark.parametrize("place", ["store.after_commit:2", "store.after_commit:5"])
-def test_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: str) -> None:
+def test_row_5_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: str) -> None:
     paged.settings.SYNC_LEASE_SECONDS = 1
     run = begin()
     with child(lambda: execute(run.pk), f"{place}=stop") as frozen:
@@ -192,7 +194,7 @@ def _wait_for_lease() -> None:
         time.sleep(0.05)
 
 
-def test_a_lost_lease_stops_a_page_before_it_is_written(paged: Crm) -> None:
+def test_row_5_a_lost_lease_stops_a_page_before_it_is_written(paged: Crm) -> None:
     run = begin()
 
     def take_over(*_: Any) -> None:
@@ -207,7 +209,7 @@ def test_a_lost_lease_stops_a_page_before_it_is_written(paged: Crm) -> None:
     assert_once(paged, run)
 
 
-def test_an_orderly_stop_between_pages_gives_the_lease_back(paged: Crm) -> None:
+def test_row_4_an_orderly_stop_between_pages_gives_the_lease_back(paged: Crm) -> None:
     run = begin()
     pages = iter(range(100))
     execute(run.pk, should_stop=lambda: next(pages) == 2)

@@ -125,7 +125,7 @@ def test_a_whole_deal_becomes_our_columns() -> None:
         (DUPLICATE_KEYS, "not_an_object"),
     ],
 )
-def test_what_has_no_id_or_is_no_object_cannot_be_stored(record: Any, code: str) -> None:
+def test_row_66_what_has_no_id_or_is_no_object_cannot_be_stored(record: Any, code: str) -> None:
     with pytest.raises(Unusable) as raised:
         deals_mapper().apply(record)
     assert raised.value.code == code
@@ -140,7 +140,7 @@ def test_a_missing_key_is_told_apart_from_null() -> None:
     assert mapped.has_missing
 
 
-def test_values_that_do_not_fit_lose_only_themselves() -> None:
+def test_rows_58_61_63_64_values_that_do_not_fit_lose_only_themselves() -> None:
     record = {
         **FULL_DEAL,
         "Amount": "1,234.50",
@@ -166,7 +166,7 @@ def test_values_that_do_not_fit_lose_only_themselves() -> None:
     assert values["territory"] == "APAC" and values["currency"] == "USD"
 
 
-def test_a_missing_probability_is_flagged_and_zero_is_a_value() -> None:
+def test_row_61_a_missing_probability_is_flagged_and_zero_is_a_value() -> None:
     _, mapped = mapped_deal({**FULL_DEAL, "Probability": None})
     assert [(p.field, p.code) for p in mapped.problems] == [("crm_probability", "missing")]
     values, mapped = mapped_deal({**FULL_DEAL, "Probability": 0})
@@ -174,7 +174,7 @@ def test_a_missing_probability_is_flagged_and_zero_is_a_value() -> None:
     assert mapped.problems == []
 
 
-def test_a_value_outside_its_picklist_is_kept_and_found() -> None:
+def test_row_41_a_value_outside_its_picklist_is_kept_and_found() -> None:
     picklists = {"Territory": {"APAC": "APAC"}}
     values, mapped = mapped_deal({**FULL_DEAL, "Territory": "LATAM"}, picklists=picklists)
     assert values["territory"] == "LATAM"
@@ -200,7 +200,7 @@ def test_a_value_outside_its_picklist_is_kept_and_found() -> None:
         ("USD", None, "USD", None),
     ],
 )
-def test_amounts_take_the_decimals_of_their_currency(
+def test_rows_57_58_60_amounts_take_the_decimals_of_their_currency(
     currency: Any, amount: Any, stored_currency: str, minor: int | None
 ) -> None:
     values, _ = mapped_deal({**FULL_DEAL, "Currency": currency, "Amount": amount})
@@ -350,7 +350,7 @@ def test_overrides_replace_add_and_switch_off_single_fields() -> None:
 # -- against the metadata -------------------------------------------------------------------------
 
 
-def test_fields_that_the_crm_lacks_are_left_out_and_named() -> None:
+def test_row_42_fields_that_the_crm_lacks_are_left_out_and_named() -> None:
     specs = builtin_mapping("Deals", STANDARD)
     types = {s.api: "text" for s in specs if s.ours in ("name", "closing_date")}
     present = check.present_specs(specs, types)

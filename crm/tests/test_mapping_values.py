@@ -83,7 +83,7 @@ def test_canonical_values_are_their_own_canonical_value(kind: str, value: Any) -
         (Decimal("1.50"), "1.50"),
     ],
 )
-def test_text_is_trimmed_composed_and_storable(given_: Any, expected: Any) -> None:
+def test_row_64_text_is_trimmed_composed_and_storable(given_: Any, expected: Any) -> None:
     assert convert.text(255)(given_) == expected
 
 
@@ -93,7 +93,7 @@ def test_what_is_no_text_leaves_the_field_empty(value: Any) -> None:
     assert (result.value, result.code) == (None, "wrong_type")
 
 
-def test_text_of_the_full_length_stays_and_one_more_is_cut_at_a_character() -> None:
+def test_row_64_text_of_the_full_length_stays_and_one_more_is_cut_at_a_character() -> None:
     assert convert.text(5)("👍👍👍👍👍") == "👍👍👍👍👍"
     result = convert.text(5)("👍👍👍👍👍👍")
     assert (result.value, result.code) == ("👍👍👍👍👍", "too_long")
@@ -101,7 +101,7 @@ def test_text_of_the_full_length_stays_and_one_more_is_cut_at_a_character() -> N
 
 
 @given(st.text(st.characters(codec=None), max_size=60), st.integers(1, 20))
-def test_text_can_be_stored_alike_in_every_database(value: str, length: int) -> None:
+def test_row_64_text_can_be_stored_alike_in_every_database(value: str, length: int) -> None:
     text = kept(convert.text(length)(value))
     if text is None:
         return
@@ -168,7 +168,7 @@ def test_days_that_exist_are_kept(value: str) -> None:
         NOT_A_NUMBER,
     ],
 )
-def test_what_is_no_day_leaves_the_field_empty_and_is_noted(value: Any) -> None:
+def test_row_63_what_is_no_day_leaves_the_field_empty_and_is_noted(value: Any) -> None:
     result = convert.day(value)
     assert (result.value, result.code) == (None, "bad_date")
 
@@ -224,7 +224,7 @@ def test_what_is_no_moment_is_noted(value: Any) -> None:
         (Decimal("1E-999999"), 2, 0),
     ],
 )
-def test_money_is_rounded_half_up_once_to_its_decimals(
+def test_rows_58_60_money_is_rounded_half_up_once_to_its_decimals(
     value: Any, decimals: int, expected: int
 ) -> None:
     assert convert.minor_units(value, decimals) == expected
@@ -248,7 +248,7 @@ def test_money_is_rounded_half_up_once_to_its_decimals(
         (NOT_A_NUMBER, "not_a_number"),
     ],
 )
-def test_what_is_no_plausible_amount_is_empty_and_noted(value: Any, code: str) -> None:
+def test_row_58_what_is_no_plausible_amount_is_empty_and_noted(value: Any, code: str) -> None:
     result = convert.minor_units(value, 2)
     assert (result.value, result.code) == (None, code)
 
@@ -257,7 +257,7 @@ def test_what_is_no_plausible_amount_is_empty_and_noted(value: Any, code: str) -
     ("code", "decimals"),
     [("USD", 2), ("SGD", 2), ("JPY", 0), ("KRW", 0), ("KWD", 3), ("BHD", 3), ("???", 2), ("", 2)],
 )
-def test_each_currency_has_its_own_decimals(code: str, decimals: int) -> None:
+def test_row_60_each_currency_has_its_own_decimals(code: str, decimals: int) -> None:
     assert convert.decimals_of(code) == decimals
 
 
@@ -273,7 +273,7 @@ def half_up(exact: Fraction) -> int:
     | st.integers(-(10**12), 10**12),
     st.sampled_from([0, 2, 3]),
 )
-def test_money_equals_exact_arithmetic(value: Any, decimals: int) -> None:
+def test_rows_58_60_money_equals_exact_arithmetic(value: Any, decimals: int) -> None:
     assert convert.minor_units(value, decimals) == half_up(Fraction(value) * 10**decimals)
 
 
@@ -327,7 +327,7 @@ def test_what_is_no_whole_number_of_ours_is_noted(value: Any) -> None:
         ([80], None, "not_a_number"),
     ],
 )
-def test_probability_is_clamped_or_left_empty_and_noted(
+def test_row_61_probability_is_clamped_or_left_empty_and_noted(
     value: Any, expected: Any, code: str | None
 ) -> None:
     result = convert.percent(value)

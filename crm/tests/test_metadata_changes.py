@@ -93,7 +93,7 @@ def metadata_killed_at(crm: Crm, place: str) -> Any:
     return run
 
 
-def test_a_stage_renamed_again_and_again_keeps_the_deals_that_were_not_read_since(
+def test_rows_41_62_a_stage_renamed_again_and_again_keeps_the_deals_that_were_not_read_since(
     crm: Crm,
 ) -> None:
     crm.sync("full")

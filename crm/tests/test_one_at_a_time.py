@@ -65,7 +65,9 @@ def request(kind: str = "full", **options: Any) -> SyncRun:
 # -- asking ---------------------------------------------------------------------------------------
 
 
-def test_of_two_requests_at_once_one_runs_and_the_other_is_told_which(configured: None) -> None:
+def test_row_6_of_two_requests_at_once_one_runs_and_the_other_is_told_which(
+    configured: None,
+) -> None:
     for _ in range(10):
         found = at_once(4, lambda n: request("full" if n % 2 else "delta"))
         begun = [run for run in found if isinstance(run, SyncRun)]
@@ -76,7 +78,7 @@ def test_of_two_requests_at_once_one_runs_and_the_other_is_told_which(configured
         SyncRun.objects.update(status="failed")
 
 
-def test_a_second_request_names_kind_and_start_of_the_run_under_way(configured: None) -> None:
+def test_row_6_a_second_request_names_kind_and_start_of_the_run_under_way(configured: None) -> None:
     run = request("full")
     SyncRun.objects.filter(pk=run.pk).update(
         status="running", started_at=datetime(2026, 3, 10, 10, 2, tzinfo=UTC)
@@ -122,14 +124,16 @@ def test_the_ledger_refuses_counts_that_do_not_add_up(configured: None) -> None:
 # -- the lease ------------------------------------------------------------------------------------
 
 
-def test_of_many_that_reach_for_the_lease_one_holds_it(configured: None) -> None:
+def test_row_6_of_many_that_reach_for_the_lease_one_holds_it(configured: None) -> None:
     for _ in range(10):
         held = [found for found in at_once(6, lambda n: lease.acquire()) if found is not None]
         assert len(held) == 1 and isinstance(held[0], lease.Lease), held
         held[0].release()
 
 
-def test_each_holder_has_a_higher_fence_and_the_former_one_is_shut_out(configured: None) -> None:
+def test_row_5_each_holder_has_a_higher_fence_and_the_former_one_is_shut_out(
+    configured: None,
+) -> None:
     first = lease.acquire()
     assert first is not None and lease.is_held()
     first.renew()
@@ -145,7 +149,7 @@ def test_each_holder_has_a_higher_fence_and_the_former_one_is_shut_out(configure
     second.renew()
 
 
-def test_a_lease_that_is_not_renewed_runs_out_by_the_clock_of_the_database(
+def test_row_18_a_lease_that_is_not_renewed_runs_out_by_the_clock_of_the_database(
     configured: None,
 ) -> None:
     held = lease.acquire()
@@ -183,7 +187,7 @@ def test_the_lease_of_a_process_of_this_machine_that_is_gone_is_free(configured:
     assert not lease.is_free_or_orphaned()
 
 
-def test_the_same_run_executed_twice_at_once_runs_once(crm: Crm) -> None:
+def test_row_8_the_same_run_executed_twice_at_once_runs_once(crm: Crm) -> None:
     run = request()
     done = at_once(2, lambda n: execute(run.pk))
     assert sorted(type(found).__name__ for found in done) == ["NoneType", "SyncRun"]
@@ -203,7 +207,9 @@ def every_quarter() -> None:
     )
 
 
-def test_a_slot_that_fires_many_times_is_one_run(configured: None, every_quarter: None) -> None:
+def test_row_7_a_slot_that_fires_many_times_is_one_run(
+    configured: None, every_quarter: None
+) -> None:
     now = datetime(2026, 3, 10, 10, 14, 59, tzinfo=UTC)
     MirrorState.objects.bulk_create(
         MirrorState(module=m, watermark=now) for m in ("Accounts", "Contacts", "Leads", "Deals")
@@ -232,7 +238,9 @@ def _scheduled(now: datetime) -> SyncRun | None:
 
 
 @pytest.mark.parametrize("minute", ["*/5", "*", "0-59/2"])
-def test_a_delta_by_crontab_has_a_run_each_time_and_one_only(configured: None, minute: str) -> None:
+def test_row_7_a_delta_by_crontab_has_a_run_each_time_and_one_only(
+    configured: None, minute: str
+) -> None:
     now = datetime(2026, 3, 10, 10, 0, 0, tzinfo=UTC)
     MirrorState.objects.bulk_create(
         MirrorState(module=m, watermark=now) for m in ("Accounts", "Contacts", "Leads", "Deals")
@@ -344,7 +352,7 @@ def test_the_sweeper_starts_the_first_full_sync_and_then_has_nothing_to_do(crm: 
     assert SyncRun.objects.count() == 1
 
 
-def test_the_sweeper_takes_up_a_queued_run_whose_nudge_was_lost(crm: Crm) -> None:
+def test_row_12_the_sweeper_takes_up_a_queued_run_whose_nudge_was_lost(crm: Crm) -> None:
     crm.sync("full")
     run = request("delta")
     tasks.sweep()
@@ -375,7 +383,7 @@ def test_new_rates_are_applied_to_every_deal_by_the_sweeper(crm: Crm) -> None:
 @pytest.mark.parametrize(
     "jump", [timedelta(hours=2), -timedelta(hours=2), timedelta(days=4000)], ids=str
 )
-def test_our_clock_may_jump_and_no_change_is_missed(crm: Crm, jump: timedelta) -> None:
+def test_row_18_our_clock_may_jump_and_no_change_is_missed(crm: Crm, jump: timedelta) -> None:
     crm.sync("full")
     ids = crm.ids()
     for n, now in enumerate([timezone.now() + jump, timezone.now()]):

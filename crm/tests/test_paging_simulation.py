@@ -123,7 +123,7 @@ def test_descending_pages_alone_lose_records_when_some_are_deleted() -> None:
 
 
 @pytest.mark.parametrize("churn", [{"edits": 3, "inserts": 1}, {"edits": 1}, {}])
-def test_with_the_certificate_no_record_is_ever_lost(churn: dict[str, int]) -> None:
+def test_rows_44_45_46_with_the_certificate_no_record_is_ever_lost(churn: dict[str, int]) -> None:
     advanced = held = 0
     for seed in range(150):
         model, mirror, mark = make(seed, **churn), {}, START

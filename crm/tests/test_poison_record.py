@@ -52,7 +52,7 @@ def assert_mirrored_but(crm: Crm, poison: list[str]) -> None:
 
 @pytest.mark.parametrize("method", ["auto", "pages"])
 @pytest.mark.parametrize("at", [0, 22, 49])
-def test_a_first_sync_goes_on_without_the_record_that_kills(
+def test_row_9_a_first_sync_goes_on_without_the_record_that_kills(
     paged: Crm, method: str, at: int
 ) -> None:
     one = sorted(paged.ids(), key=int)[at]
@@ -67,14 +67,14 @@ def test_a_first_sync_goes_on_without_the_record_that_kills(
     assert "needs a look" in run.message
 
 
-def test_two_records_of_one_page_are_found_one_after_the_other(paged: Crm) -> None:
+def test_row_9_two_records_of_one_page_are_found_one_after_the_other(paged: Crm) -> None:
     poison = sorted(paged.ids(), key=int)[20:22]
     run, _ = ended(poison)
     assert (run.status, run.created, run.failed, run.seen) == ("partial", 48, 2, 50), run.message
     assert_mirrored_but(paged, poison)
 
 
-def test_the_next_sync_does_not_die_of_it_again_and_stores_it_once_it_changed(
+def test_row_9_the_next_sync_does_not_die_of_it_again_and_stores_it_once_it_changed(
     paged: Crm,
 ) -> None:
     one = sorted(paged.ids(), key=int)[22]
@@ -88,7 +88,7 @@ def test_the_next_sync_does_not_die_of_it_again_and_stores_it_once_it_changed(
     paged.assert_mirrored("Deals")
 
 
-def test_a_record_that_is_here_already_stays_as_it_was(paged: Crm) -> None:
+def test_row_9_a_record_that_is_here_already_stays_as_it_was(paged: Crm) -> None:
     paged.sync("full")
     one = sorted(paged.ids(), key=int)[22]
     before = Deal.objects.get(zoho_id=one)
@@ -100,7 +100,7 @@ def test_a_record_that_is_here_already_stays_as_it_was(paged: Crm) -> None:
 
 
 @pytest.mark.parametrize("queries", [True, False])
-def test_a_delta_goes_on_too(paged: Crm, queries: bool) -> None:
+def test_row_9_a_delta_goes_on_too(paged: Crm, queries: bool) -> None:
     paged.sync("full")
     if not queries:
         rule = {

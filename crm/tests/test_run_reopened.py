@@ -47,7 +47,7 @@ class _Full(Exception):
         ("could not extend file", _Full(), "disk_full"),
     ],
 )
-def test_only_a_full_disk_is_called_one(
+def test_row_16_only_a_full_disk_is_called_one(
     crm: Crm, text: str, cause: Exception | None, code: str
 ) -> None:
     def refuse(*_: Any) -> None:

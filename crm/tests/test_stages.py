@@ -60,7 +60,7 @@ def test_metadata_decides_before_the_table(
     assert default_meaning(name, name, forecast, percent) == expected
 
 
-def test_a_renamed_stage_is_found_by_its_shown_and_its_actual_name() -> None:
+def test_row_62_a_renamed_stage_is_found_by_its_shown_and_its_actual_name() -> None:
     meaning = default_meaning("Qualification", "First talk", "Open", 10)
     table = StageTable([StageRow("Qualification", "First talk", meaning)])
     assert table.meaning("First talk").ours == "qualification"
@@ -77,7 +77,7 @@ def test_a_shown_name_wins_over_the_actual_name_of_another_stage() -> None:
         assert StageTable(rows).meaning("C").ours == "negotiation"
 
 
-def test_a_stage_is_found_by_the_names_it_was_shown_by_before() -> None:
+def test_row_62_a_stage_is_found_by_the_names_it_was_shown_by_before() -> None:
     lost = StageMeaning("closed_lost", LOST, 0, True)
     table = StageTable([StageRow("Lost 1", "Lost 3", lost, former=("Lost 1", "Lost 2"))])
     assert {table.meaning(f"Lost {n}") for n in (1, 2, 3)} == {lost}
@@ -94,7 +94,7 @@ def test_a_stage_in_use_wins_over_one_that_no_longer_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["Verbal Agreement", "", None, "qualification"])
-def test_an_unknown_stage_is_other_and_open(name: str | None) -> None:
+def test_row_62_an_unknown_stage_is_other_and_open(name: str | None) -> None:
     meaning = default_table().meaning(name)
     assert meaning == StageMeaning("other", OPEN, None, False)
     assert meaning.ours in stages.OPEN_STAGES

@@ -185,14 +185,14 @@ def test_times_and_people_that_an_answer_leaves_out_stay() -> None:
 # -- order ----------------------------------------------------------------------------------------
 
 
-def test_an_older_state_never_overwrites_a_newer_one() -> None:
+def test_row_54_an_older_state_never_overwrites_a_newer_one() -> None:
     store(deal(1, modified=minutes(5), Amount=2))
     counts = store(deal(1, modified=minutes(4), Amount=1), read_at=minutes(60))
     assert tally(counts) == {"seen": 1, "unchanged": 1}
     assert Deal.objects.get().amount_minor == 200
 
 
-def test_of_two_states_with_the_same_time_the_one_read_later_holds() -> None:
+def test_row_54_of_two_states_with_the_same_time_the_one_read_later_holds() -> None:
     store(deal(1, Amount=2), read_at=minutes(5))
     assert tally(store(deal(1, Amount=1), read_at=minutes(4))) == {"seen": 1, "unchanged": 1}
     assert Deal.objects.get().amount_minor == 200
@@ -201,7 +201,7 @@ def test_of_two_states_with_the_same_time_the_one_read_later_holds() -> None:
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-def test_the_same_record_twice_on_a_page_counts_once(newest_first: bool) -> None:
+def test_row_43_the_same_record_twice_on_a_page_counts_once(newest_first: bool) -> None:
     old, new = deal(1, Amount=1), deal(1, modified=minutes(1), Amount=2)
     page = [new, old] if newest_first else [old, new]
     assert tally(store(*page)) == {"seen": 2, "created": 1, "unchanged": 1}
@@ -232,7 +232,7 @@ def test_a_record_outside_the_span_that_was_asked_for_does_no_harm() -> None:
     assert tally(counts) == {"seen": 2, "created": 1, "updated": 1}
 
 
-def test_deletion_marks_once_and_keeps_everything() -> None:
+def test_row_49_deletion_marks_once_and_keeps_everything() -> None:
     store(deal(1), deal(2))
     counts = tell_deletions(DEALS, [1, 3], source="list", run_id=5, told={1: (minutes(2), "Ann")})
     assert counts.deleted == 1
@@ -251,7 +251,7 @@ def later() -> Any:
     return timezone.now() + timedelta(seconds=5)
 
 
-def test_a_record_that_is_back_is_revived_with_its_history() -> None:
+def test_row_51_a_record_that_is_back_is_revived_with_its_history() -> None:
     store(deal(1))
     tell_deletions(DEALS, [1], source="list")
     counts = store(deal(1, Amount=5), read_at=later())
@@ -261,7 +261,7 @@ def test_a_record_that_is_back_is_revived_with_its_history() -> None:
     assert [kind for kind, *_ in events_of()] == ["created", "deleted", "restored", "changed"]
 
 
-def test_a_page_read_before_the_deletion_does_not_revive() -> None:
+def test_row_54_a_page_read_before_the_deletion_does_not_revive() -> None:
     store(deal(1))
     tell_deletions(DEALS, [1], source="list")
     assert tally(store(deal(1), read_at=minutes(1))) == {"seen": 1, "unchanged": 1}
@@ -306,7 +306,7 @@ def test_a_reference_by_bare_id_makes_a_stub_without_a_name() -> None:
     assert row.account.name == "Acme"
 
 
-def test_a_deal_without_account_and_owner_is_stored() -> None:
+def test_row_65_a_deal_without_account_and_owner_is_stored() -> None:
     store(deal(1, Account_Name=None, Owner=None, Modified_By=None))
     row = Deal.objects.get()
     assert (row.account, row.owner, row.modified_by) == (None, None, None)
@@ -360,7 +360,7 @@ def test_a_wrong_value_mended_to_the_same_canonical_value_is_no_problem_any_more
     assert problems() == []
 
 
-def test_what_cannot_be_stored_is_kept_aside_and_the_rest_goes_on() -> None:
+def test_row_66_what_cannot_be_stored_is_kept_aside_and_the_rest_goes_on() -> None:
     page = [deal(1), {"Deal_Name": "no id"}, '"text"', '{"id":"3","id":"4"}', deal(2)]
     counts = store(*page, run_id=4)
     assert tally(counts) == {"seen": 5, "created": 2, "failed": 3}
@@ -380,7 +380,7 @@ def test_the_same_bad_record_again_is_one_failure_with_two_attempts() -> None:
     assert (failed.attempts, failed.run_id, failed.resolved_at) == (2, 2, None)
 
 
-def test_over_long_texts_and_odd_characters_never_lose_a_page() -> None:
+def test_row_64_over_long_texts_and_odd_characters_never_lose_a_page() -> None:
     odd = ["x" * 300, "x" * 65_001, "👍" * 300, "a\x00b", "a\\ud800b", "\u202e\u200b", "\n"]
     page = [deal(i, Deal_Name=text, Description=text) for i, text in enumerate(odd, start=1)]
     page[4] = json.dumps(deal(5)).replace('"Deal 5"', '"a\\ud800b"')
@@ -391,7 +391,7 @@ def test_over_long_texts_and_odd_characters_never_lose_a_page() -> None:
     assert len(Deal.objects.get(zoho_id=2).description) == 65_000
 
 
-def test_amounts_at_the_limits_are_exact_and_their_sums_too() -> None:
+def test_row_58_amounts_at_the_limits_are_exact_and_their_sums_too() -> None:
     page = [deal(i, Amount=999_999_999_999.99) for i in range(1, 51)]
     page += [deal(51, Amount=-999_999_999_999.99), deal(52, Amount=10**12 + 1)]
     store(*page)

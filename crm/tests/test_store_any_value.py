@@ -58,7 +58,7 @@ def put(module: str, *found: dict, later: int = 0) -> Any:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("module", ["Deals", "Accounts", "Contacts", "Leads"])
-def test_any_value_in_any_field_is_stored_and_told(module: str) -> None:
+def test_rows_57_58_61_63_64_65_any_value_in_any_field_is_stored_and_told(module: str) -> None:
     connect(USD="0.75")
     model = BY_NAME[module].model
 
@@ -82,7 +82,7 @@ def test_any_value_in_any_field_is_stored_and_told(module: str) -> None:
 
 
 @pytest.mark.django_db
-def test_pages_of_odd_records_lose_none_and_keep_their_sums() -> None:
+def test_row_66_pages_of_odd_records_lose_none_and_keep_their_sums() -> None:
     connect()
 
     @ANY

@@ -201,7 +201,7 @@ def _forget_refusals() -> None:
 @pytest.mark.parametrize(
     "bad", ["a text", 5, None, ["a list"], {}, {"id": None}, {"id": "x"}, {"Deal_Name": "no id"}]
 )
-def test_one_unreadable_record_makes_the_run_partial_and_is_kept(crm: Crm, bad: Any) -> None:
+def test_row_66_one_unreadable_record_makes_the_run_partial_and_is_kept(crm: Crm, bad: Any) -> None:
     what = {"path": COQL, "body_contains": BOUNDED, "do": "rewrite", "index": 3, "with": bad}
     crm.control("faults", rules=[what])
     run = crm.sync("full")
@@ -268,7 +268,7 @@ def test_a_record_of_a_foreign_id_moves_no_range(
 
 
 @pytest.mark.breaks_rules  # it cannot know yet that the field is gone
-def test_a_field_that_the_crm_lost_keeps_its_last_values(crm: Crm) -> None:
+def test_row_41_a_field_that_the_crm_lost_keeps_its_last_values(crm: Crm) -> None:
     crm.sync("full")
     before = dict(Deal.objects.values_list("zoho_id", "territory"))
     assert any(before.values())
@@ -282,7 +282,7 @@ def test_a_field_that_the_crm_lost_keeps_its_last_values(crm: Crm) -> None:
     assert not CrmField.objects.filter(module="Deals", api_name="Territory").exists()
 
 
-def test_a_field_whose_type_changed_empties_only_itself(crm: Crm) -> None:
+def test_row_41_a_field_whose_type_changed_empties_only_itself(crm: Crm) -> None:
     crm.sync("full")
     crm.control("field", module="Deals", api_name="Amount", action="retype", data_type="text")
     run = crm.sync("full")
@@ -297,7 +297,7 @@ def _dump(crm: Crm) -> list[dict]:
     return crm.control("dump", module="Deals")["records"]
 
 
-def test_unknown_stages_and_currencies_are_shown_as_they_are(crm: Crm) -> None:
+def test_rows_59_62_unknown_stages_and_currencies_are_shown_as_they_are(crm: Crm) -> None:
     ids = crm.ids()
     odd = {"Stage": "Verbal Yes", "Currency": "XBT", "Amount": 12.345, "Probability": None}
     crm.control("edit", module="Deals", id=ids[0], values=odd, raw=True)
@@ -310,7 +310,7 @@ def test_unknown_stages_and_currencies_are_shown_as_they_are(crm: Crm) -> None:
     crm.assert_mirrored()
 
 
-def test_values_of_every_wrong_type_lose_no_record(crm: Crm) -> None:
+def test_rows_58_61_63_66_values_of_every_wrong_type_lose_no_record(crm: Crm) -> None:
     ids = crm.ids()
     odd = {
         "Amount": "1,234.50", "Probability": "80%", "Closing_Date": "2026-02-30",
@@ -332,7 +332,7 @@ def test_values_of_every_wrong_type_lose_no_record(crm: Crm) -> None:
 # -- what we may not see --------------------------------------------------------------------------
 
 
-def test_a_module_that_may_not_be_read_keeps_no_other_waiting(crm: Crm) -> None:
+def test_row_31_a_module_that_may_not_be_read_keeps_no_other_waiting(crm: Crm) -> None:
     crm.control("faults", rules=[
         rule("status", "/crm/v8/Leads", times=0, status=403, body=REFUSED)])  # fmt: skip
     run = crm.sync("full")
@@ -352,7 +352,7 @@ def test_a_module_that_may_not_be_read_keeps_no_other_waiting(crm: Crm) -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "delta"])
-def test_nothing_of_a_module_that_we_no_longer_see_is_taken_for_deleted(
+def test_row_31_nothing_of_a_module_that_we_no_longer_see_is_taken_for_deleted(
     crm: Crm, kind: str
 ) -> None:
     crm.sync("full")

@@ -279,7 +279,7 @@ def test_a_charset_and_a_session_cookie_make_no_difference(ops_client: Any) -> N
     assert "Set-Cookie" not in answer
 
 
-def test_a_database_that_is_away_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_13_a_database_that_is_away_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: Any, **__: Any) -> None:
         from django.db import OperationalError
 

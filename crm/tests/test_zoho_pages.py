@@ -69,7 +69,7 @@ def test_any_page_reads_as_the_standard_parser_reads_it(records, indent, ascii_o
 
 
 @pytest.mark.parametrize("odd", ["NaN", "Infinity", "-Infinity", "9" * 5000, "1e" + "9" * 30])
-def test_what_is_no_usable_number_is_marked_and_the_page_survives(odd):
+def test_row_58_what_is_no_usable_number_is_marked_and_the_page_survives(odd):
     rows = rows_of('{"data":[{"id":"1"},{"id":"2","Amount":' + odd + '},{"id":"3"}]}')
     assert rows[1].value == {"id": "2", "Amount": NOT_A_NUMBER}
     assert [row.value["id"] for row in rows] == ["1", "2", "3"]
@@ -84,7 +84,7 @@ def test_what_is_no_usable_number_is_marked_and_the_page_survives(odd):
         '{"id" : "1", "id" : "1"}',
     ],
 )
-def test_a_record_that_names_a_key_twice_is_marked(record):
+def test_row_66_a_record_that_names_a_key_twice_is_marked(record):
     rows = rows_of('{"data":[' + record + ',{"id":"9"}]}')
     assert rows[0].value is DUPLICATE_KEYS
     assert rows[0].text == record

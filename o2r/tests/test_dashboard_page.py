@@ -139,7 +139,7 @@ def test_cards_open_lists_of_what_they_count(rep_client: Client, pipeline: Any) 
         assert rows_in_list(rep_client, html.unescape(address[1])) == count
 
 
-def test_what_the_values_leave_out_is_said_with_its_reason(
+def test_rows_57_59_what_the_values_leave_out_is_said_with_its_reason(
     rep_client: Client, pipeline: Any
 ) -> None:
     words = plain(re.search(r'class="left-out">.*?</p>', page_of(rep_client), re.S)[0])

@@ -92,7 +92,7 @@ def share(part: int, whole: int) -> Fraction | None:
 
 @pytest.mark.parametrize("period", ["", "all"])
 @pytest.mark.parametrize("query", SELECTIONS)
-def test_figures_equal_a_count_by_hand(query: str, period: str, ann: Any) -> None:
+def test_rows_57_59_62_65_figures_equal_a_count_by_hand(query: str, period: str, ann: Any) -> None:
     chosen = [d for d in live() if SELECTIONS[query](d)]
     is_open = [d for d in chosen if d.stage not in CLOSED]
     start = date(2025, 3, 11)

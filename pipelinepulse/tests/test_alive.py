@@ -56,7 +56,7 @@ def problem(redis_url: str, *, seconds: float) -> str:
     return said
 
 
-def test_worker_answers_one_whose_own_settings_name_no_broker(
+def test_row_11_worker_answers_one_whose_own_settings_name_no_broker(
     worker: subprocess.Popen, redis_url: str
 ) -> None:
     """As the supervisor asks on the first start of a run."""

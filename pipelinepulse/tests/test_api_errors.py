@@ -196,7 +196,7 @@ def test_too_many_calls_say_when_to_go_on(rep_client, monkeypatch: pytest.Monkey
         ("connection failed: refused", "database_away"),
     ],
 )
-def test_database_that_is_busy_or_away_is_503(said: str, code: str) -> None:
+def test_rows_13_15_database_that_is_busy_or_away_is_503(said: str, code: str) -> None:
     response = api_errors.handle(OperationalError(said), {})
     assert response is not None
     assert (response.status_code, response.data["code"]) == (503, code)

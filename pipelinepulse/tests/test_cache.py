@@ -26,7 +26,7 @@ def test_values_are_kept(redis_url: str) -> None:
     assert cache.get("a", "gone") == "gone"
 
 
-def test_server_that_is_away_is_an_empty_cache() -> None:
+def test_row_10_server_that_is_away_is_an_empty_cache() -> None:
     cache = cache_at(f"redis://127.0.0.1:{free_port()}/0")
     cache.set("a", 1)
     assert cache.get("a") is None

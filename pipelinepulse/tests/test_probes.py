@@ -34,7 +34,7 @@ def test_readyz_is_503_while_a_migration_is_open(client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_readyz_says_quickly_that_the_broker_is_down(client: Client, settings) -> None:
+def test_row_10_readyz_says_quickly_that_the_broker_is_down(client: Client, settings) -> None:
     with socket.socket() as listener:  # bound, never accepting: nobody answers there
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
@@ -48,7 +48,9 @@ def test_readyz_says_quickly_that_the_broker_is_down(client: Client, settings) -
     assert response.json()["broker"] == "unreachable"
 
 
-def test_readyz_is_503_without_database(client: Client, django_db_blocker, tmp_path: Path) -> None:
+def test_row_13_readyz_is_503_without_database(
+    client: Client, django_db_blocker, tmp_path: Path
+) -> None:
     kept = connections["default"]
     nowhere = {**kept.settings_dict, "NAME": f"{tmp_path}/gone/x"[-60:], "PORT": 1}
     connections["default"] = type(kept)(nowhere, alias="default")

@@ -333,7 +333,7 @@ def test_an_error_page_needs_no_database(
         ("database is locked", "The database is busy. Ask again in a few seconds."),
     ],
 )
-def test_a_page_without_its_database_says_so(
+def test_rows_13_15_a_page_without_its_database_says_so(
     rf: RequestFactory, django_assert_num_queries: Any, cause: str, says: str
 ) -> None:
     with django_assert_num_queries(0):

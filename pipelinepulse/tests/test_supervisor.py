@@ -139,7 +139,9 @@ def test_what_a_killed_master_leaves_behind_is_ended(supervisor, out) -> None:
     assert eventually(lambda: not is_running(grandchild))
 
 
-def test_child_that_lives_but_does_not_answer_is_replaced(supervisor, out, monkeypatch) -> None:
+def test_row_11_child_that_lives_but_does_not_answer_is_replaced(
+    supervisor, out, monkeypatch
+) -> None:
     monkeypatch.setattr("pipelinepulse.supervisor.ASK_EVERY", 0.1)
     answers = iter([True, False, False, True, False, False, False])
     worker = child("worker", SLEEPER, answers=lambda: next(answers, True))
