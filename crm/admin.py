@@ -32,10 +32,11 @@ from crm.errors import CrmError
 from crm.mapping.convert import decimals_of
 from crm.mapping.profiles import MODULES, PROFILES, builtin_mapping
 from crm.permissions import may_configure, may_start_sync
-from crm.sync import holds
+from crm.sync import failures, holds, reconcile, replay
 from crm.sync.metadata import queue_derive
-from crm.sync.runs import DELTA, FULL, request_run
+from crm.sync.runs import DELTA, FULL, RECONCILE, request_run
 
+MOST_AT_ONCE = 50  # each asks the CRM while a person waits
 MODULE_CHOICES = [(name, name) for name in MODULES]
 
 
@@ -269,12 +270,63 @@ class FailedRecordAdmin(RepairAdmin):
     list_filter = [("resolved_at", admin.EmptyFieldListFilter), "module", "code"]
     search_fields = ["zoho_id__exact", "code", "message", "payload"]
     ordering = ["-last_seen_at"]
-    actions = ["mark_resolved"]
+    actions = ["try_again", "dismiss"]
 
-    @admin.action(description="Mark as resolved", permissions=["repair"])
-    def mark_resolved(self, request: HttpRequest, queryset: QuerySet) -> None:
-        count = queryset.filter(resolved_at=None).update(resolved_at=timezone.now())
-        self.message_user(request, f"{count} marked as resolved; one that fails again comes back.")
+    @admin.action(description="Try again", permissions=["repair"])
+    def try_again(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for failed in queryset.filter(resolved_at=None)[:MOST_AT_ONCE]:
+            try:
+                outcome = failures.retry(failed, user=request.user)
+            except CrmError as error:
+                self.message_user(request, error.message, messages.ERROR)
+                return
+            self.log_change(request, failed, f"Tried again: {outcome.result}.")
+            level = messages.WARNING if outcome.result == failures.FAILED else messages.INFO
+            self.message_user(request, f"{failed}: {outcome.message}", level)
+
+    @admin.action(description="Dismiss", permissions=["repair"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet) -> None:
+        count = 0
+        for failed in queryset.filter(resolved_at=None):
+            if failures.dismiss(failed, user=request.user):
+                self.log_change(request, failed, "Dismissed.")
+                count += 1
+        self.message_user(request, f"{count} dismissed; one that fails again comes back.")
+
+
+@admin.register(models.Reconciliation)
+class ReconciliationAdmin(RepairAdmin):
+    list_display = ["ended_at", "run", "is_exact", "differing", "repaired", "sentence"]
+    list_select_related = ["run"]
+    list_filter = ["is_exact"]
+    search_fields = ["run__id__exact", "sentence"]
+    ordering = ["-pk"]
+    actions = ["reconcile_now", "repair_again"]
+
+    @admin.action(description="Prove the mirror now", permissions=["repair"])
+    def reconcile_now(self, request: HttpRequest, queryset: QuerySet) -> None:
+        self._start(request, "auto")
+
+    @admin.action(description="Repair what is left", permissions=["repair"])
+    def repair_again(self, request: HttpRequest, queryset: QuerySet) -> None:
+        self._start(request, reconcile.REPAIR)
+
+    def _start(self, request: HttpRequest, method: str) -> None:
+        try:
+            run = request_run(kind=RECONCILE, trigger="user", user=request.user, method=method)
+        except CrmError as error:
+            self.message_user(request, error.message, messages.ERROR)
+        else:
+            self.message_user(request, f"Started: run {run.pk}.")
+
+
+@admin.register(models.MirrorDifference)
+class MirrorDifferenceAdmin(ReadOnlyAdmin):
+    list_display = ["module", "zoho_id", "kind", "state", "note", "reconciliation"]
+    list_select_related = ["reconciliation"]
+    list_filter = ["state", "kind", ("module", admin.AllValuesFieldListFilter)]
+    search_fields = ["zoho_id__exact", "reconciliation__run__id__exact"]
+    ordering = ["-pk"]
 
 
 @admin.register(models.RecordProblem)
@@ -501,22 +553,29 @@ class FieldMappingAdmin(admin.ModelAdmin):
                 "it does, the field keeps its last values here.",
                 messages.WARNING,
             )
-        self._say_what_follows(request)
+        self._replay(request, obj.module)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         super().delete_model(request, obj)
-        self._say_what_follows(request)
+        self._replay(request, obj.module)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        changed = set(queryset.values_list("module", flat=True))
         super().delete_queryset(request, queryset)
-        self._say_what_follows(request)
+        self._replay(request, *changed)
 
-    def _say_what_follows(self, request: HttpRequest) -> None:
+    def _replay(self, request: HttpRequest, *changed: str) -> None:
+        from crm.tasks import nudge, sweep
+
+        if not changed:
+            return
+        replay.queue(*changed)
+        transaction.on_commit(lambda: nudge(sweep))
         self.message_user(
             request,
-            "Records that change from now on follow the new mapping. Start a full sync to bring "
-            "those already here in line.",
-            messages.WARNING,
+            "The records that are here are being mapped again, without another download. A field "
+            "that was not read so far comes with the next full sync.",
+            messages.INFO,
         )
 
 

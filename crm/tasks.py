@@ -30,6 +30,7 @@ from crm.sync import (
     modules,
     reachability,
     rederive,
+    replay,
     runs,
 )
 from crm.sync.execute import execute
@@ -40,6 +41,8 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE, MAX_DOUBLINGS = timedelta(minutes=15), 6
 CAME_TO_NOTHING = (ledger.FAILED, ledger.SKIPPED)
 DELTA_TASK, FULL_TASK = "crm.tasks.scheduled_delta", "crm.tasks.scheduled_full"
+RECONCILE_TASK = "crm.tasks.scheduled_reconcile"
+SCHEDULES = {runs.DELTA: DELTA_TASK, runs.FULL: FULL_TASK, runs.RECONCILE: RECONCILE_TASK}
 # One byte that a worker shares with the processes it forks: the signal reaches the parent alone.
 _stopping = mmap.mmap(-1, 1)
 
@@ -85,6 +88,13 @@ def scheduled_full() -> None:
     request_scheduled(runs.FULL, timezone.now())
 
 
+@shared_task
+def scheduled_reconcile() -> None:
+    """The nightly proof; of a mirror that was never read whole there is nothing to prove."""
+    if runs.is_mirrored(m.name for m in modules.ORDER):
+        request_scheduled(runs.RECONCILE, timezone.now())
+
+
 def request_scheduled(kind: str, now: datetime) -> SyncRun | None:
     """The run of this slot, once however often the schedule fires. A delta that meets a full run
     goes in between its pages; anything else that is under way makes the slot *skipped*."""
@@ -104,7 +114,7 @@ def _request_slot(kind: str, now: datetime) -> SyncRun | None:
     except SyncUnderWay as error:
         is_nested = (
             kind == runs.DELTA
-            and error.run.kind == runs.FULL
+            and error.run.kind in runs.LETS_DELTAS_IN
             and runs.is_mirrored(m.name for m in modules.ORDER)
         )
         return _record_slot(kind, slot, now, error, is_nested=is_nested)
@@ -149,7 +159,7 @@ def _half_a_slot(kind: str) -> timedelta:
     Beat fires some time around the full interval, never twice within half of one; a grid of clock
     times would let two neighbours fall into one slot. Crontabs and the like know minutes.
     """
-    task = PeriodicTask.objects.filter(task=DELTA_TASK if kind == runs.DELTA else FULL_TASK).first()
+    task = PeriodicTask.objects.filter(task=SCHEDULES[kind]).first()
     if task is None:
         return timedelta(minutes=7)
     if task.interval is None:
@@ -177,6 +187,11 @@ def sweep() -> None:
     if _is_full_to_repeat(timezone.now()) and not _is_at_rest():
         repeated = runs.request_run(kind=runs.FULL, trigger="schedule", nudge=False)
         execute(repeated.pk, should_stop=stopper())
+    elif waiting := replay.needed():
+        again = runs.request_run(
+            kind=runs.REPLAY, trigger="schedule", module_names=waiting, nudge=False
+        )
+        execute(again.pk, should_stop=stopper())
     elif rederive.is_needed():
         rederive_deals()
 

@@ -15,6 +15,7 @@ from crm.models.metadata import (
     PipelineStage,
 )
 from crm.models.outbox import OutboxEntry, WriteBack
+from crm.models.reconciliation import MirrorDifference, Reconciliation
 from crm.models.records import Account, Contact, Deal, Lead, MirroredRecord
 from crm.models.runs import MirrorState, SweepCandidate, SyncLease, SyncRun, SyncRunModule
 from crm.models.shared import SharedValue
@@ -34,6 +35,7 @@ __all__ = [
     "FailedRecord",
     "FieldMapping",
     "Lead",
+    "MirrorDifference",
     "MirrorState",
     "MirroredRecord",
     "Notice",
@@ -42,6 +44,7 @@ __all__ = [
     "Pipeline",
     "PipelineStage",
     "ReceivedRecord",
+    "Reconciliation",
     "RecordProblem",
     "SharedValue",
     "SweepCandidate",

@@ -1,5 +1,6 @@
 """What did not fit: records kept aside, values that were left out, deletions held for ops."""
 
+from django.conf import settings
 from django.db import models
 
 
@@ -17,6 +18,15 @@ class FailedRecord(models.Model):
     last_seen_at = models.DateTimeField()
     run_id = models.BigIntegerField(null=True, blank=True)
     resolved_at = models.DateTimeField(null=True, blank=True)
+    resolution = models.CharField(
+        max_length=10,
+        default="",
+        blank=True,
+        help_text="stored, gone or dismissed; empty where a later sync stored it.",
+    )
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
 
     class Meta:
         constraints = [

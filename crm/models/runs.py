@@ -178,6 +178,9 @@ class MirrorState(models.Model):
     derived_on = models.DateField(
         null=True, blank=True, help_text="The business day whose rates the open deals stand at."
     )
+    replay_needed = models.BooleanField(
+        default=False, help_text="The mapping changed: the kept records are to be mapped again."
+    )
     skipped_message = models.TextField(default="", blank=True)
 
     def __str__(self) -> str:

@@ -41,6 +41,15 @@ class SyncContext:
             )
         return self._mappers[module]
 
+    def mapper_of(self, module: str, ours: set[str]) -> Mapper:
+        """A mapper of these fields of ours alone."""
+        return Mapper(
+            [spec for spec in self.specs(module) if spec.ours in ours],
+            home_currency=self.home_currency,
+            multi_currency=self.multi_currency,
+            picklists=picklists_of(_fields_of(module)),
+        )
+
     def api_names(self, module: str) -> list[str]:
         names = [*self.mapper(module).api_names, *SYSTEM_FIELDS]
         return list(dict.fromkeys(names))

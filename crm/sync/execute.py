@@ -19,7 +19,18 @@ from crm import failpoints
 from crm.errors import CrmError, LeaseLost
 from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
 from crm.models import runs as ledger
-from crm.sync import delta, full, lease, memory, metadata, rederive, runs, watermark
+from crm.sync import (
+    delta,
+    full,
+    lease,
+    memory,
+    metadata,
+    reconcile,
+    rederive,
+    replay,
+    runs,
+    watermark,
+)
 from crm.sync.context import SyncContext
 from crm.sync.reading import ONE_MODULE
 from crm.sync.session import Session, StopRequested
@@ -31,6 +42,12 @@ log = structlog.get_logger(__name__)
 
 METADATA_AGE = timedelta(hours=24)
 UNKNOWN_USERS_AGE = timedelta(hours=1)
+READERS = {
+    runs.FULL: full.read_module,
+    runs.DELTA: delta.read_module,
+    runs.RECONCILE: reconcile.prove_module,
+    runs.REPLAY: replay.replay_module,
+}
 DISK_FULL = "53100"  # PostgreSQL's code
 
 
@@ -96,7 +113,7 @@ def _execute(
             client,
             should_stop=should_stop,
             on_page=on_page,
-            run_nested=run_queued_delta if run.kind == runs.FULL else None,
+            run_nested=run_queued_delta if run.kind in runs.LETS_DELTAS_IN else None,
         )
         _read_all(session)
         failpoints.pass_by("execute.before_close")
@@ -139,16 +156,19 @@ def _execute(
 
 
 def _read_all(session: Session) -> None:
-    _refresh_metadata_if_due(session)
+    if session.run.kind != runs.REPLAY:
+        _refresh_metadata_if_due(session)
     session.context = SyncContext(timezone.now())
     failpoints.pass_by("execute.before_parts")
     _read_parts(session)
+    if session.run.kind == runs.RECONCILE:
+        reconcile.conclude(session)
     rederive.run_if_needed(session.lease, breathe=session.breathe)
 
 
 def _read_parts(session: Session) -> None:
     """Module by module; what concerns one of them does not keep the others waiting."""
-    read = full.read_module if session.run.kind == runs.FULL else delta.read_module
+    read = READERS[session.run.kind]
     ended = [SyncRunModule.DONE, SyncRunModule.REFUSED]
     parts = list(session.run.parts.exclude(state__in=ended))
     if session.run.kind == runs.FULL:
@@ -161,7 +181,8 @@ def _read_parts(session: Session) -> None:
         except ONE_MODULE as error:
             # Nothing of a module that we may not see is taken for deleted.
             session.mark(part, state=SyncRunModule.REFUSED, message=error.message[:1000])
-            watermark.skip(part.module, error.message)
+            if session.run.kind in (runs.FULL, runs.DELTA):
+                watermark.skip(part.module, error.message)
         session.save_spent()
 
 
@@ -213,6 +234,8 @@ def _conclude(session: Session) -> None:
                 f"need{'s' * (run.failed == 1)} a look.",
             )
     runs.close_run(run, status, code=code, message=" ".join(notes))
+    if run.kind == runs.REPLAY:
+        return  # of the CRM it has learnt nothing
     values: dict = {"error_code": "", "error_message": ""}
     if status == ledger.FAILED:
         values = {"error_code": code, "error_message": run.message}

@@ -17,7 +17,9 @@ from crm.models import runs as ledger
 from crm.sync import modules, reachability, watermark
 from crm.sync.page import Counts
 
-FULL, DELTA = "full", "delta"
+FULL, DELTA, RECONCILE, REPLAY = "full", "delta", "reconcile", "replay"
+# Long runs, between whose pages a due delta goes.
+LETS_DELTAS_IN = (FULL, RECONCILE)
 # How long an interrupted full run is worth going on with: page tokens live 24 hours.
 RESUMABLE_FOR = timedelta(hours=20)
 # Deaths of workers, without a page stored between them, after which a page is stored in halves.
@@ -37,7 +39,7 @@ def request_run(
     slot: datetime | None = None,
     nudge: bool = True,
 ) -> SyncRun:
-    """Queue a full or delta run and wake a worker.
+    """Queue a run of the lease (full, delta, reconcile, replay) and wake a worker.
 
     A delta of a mirror that was never completely read becomes a full run. A full run that was
     stopped in the last hours is opened again instead of starting from nothing. Raises
@@ -46,7 +48,7 @@ def request_run(
     """
     if settings.ZOHO is None:
         raise CrmNotConfigured
-    if trigger in ASKED_BY_PEOPLE and active_run() is None:
+    if trigger in ASKED_BY_PEOPLE and kind != REPLAY and active_run() is None:
         reachability.raise_if_known_down()
     names = [m.name for m in modules.ORDER if not module_names or m.name in module_names]
     if kind == DELTA and not is_mirrored(names):

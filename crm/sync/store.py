@@ -219,7 +219,8 @@ class Store:
             if not is_new:
                 failed.attempts += 1
                 failed.last_seen_at, failed.run_id, failed.resolved_at = now, self.run_id, None
-                failed.save(update_fields=["attempts", "last_seen_at", "run_id", "resolved_at"])
+                failed.resolution, failed.resolved_by = "", None
+                failed.save()
         return len(failures)
 
 

@@ -280,7 +280,7 @@ def test_kept_records_stay(ops_client) -> None:
     assert hold.status == DeletionHold.DISMISSED
 
 
-def test_failure_is_marked_as_resolved(ops_client) -> None:
+def test_failure_is_dismissed(ops_client) -> None:
     failed = FailedRecord.objects.create(
         module="Deals",
         dedupe_key="k",
@@ -289,7 +289,7 @@ def test_failure_is_marked_as_resolved(ops_client) -> None:
         first_seen_at=SEEN,
         last_seen_at=SEEN,
     )
-    act(ops_client, FailedRecord, "mark_resolved", failed)
+    act(ops_client, FailedRecord, "dismiss", failed)
     failed.refresh_from_db()
     assert failed.resolved_at is not None
 
