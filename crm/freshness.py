@@ -219,8 +219,9 @@ def _freshness(connection: Any, now: datetime) -> int | None:
 def _runs() -> tuple[Any, SyncRun | None]:
     """The run under way, with the sums of its parts, and the last that ended: one query."""
     ended = (
-        # Notices come all day: the last of them says nothing about the last sync.
-        SyncRun.objects.exclude(kind="webhook")
+        # Notices come all day: the last of them says nothing about the last sync. A replay asks
+        # the CRM for nothing.
+        SyncRun.objects.exclude(kind__in=["webhook", "replay"])
         .exclude(status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED])
         .order_by("-requested_at")
     )

@@ -306,4 +306,8 @@ def _choose_profile() -> None:
             "api_name", flat=True
         )
         profile = pick_profile(names)
+    before = CrmConnection.objects.filter(pk=1).values_list("profile", flat=True).first()
     CrmConnection.objects.filter(pk=1).update(profile=profile)
+    if before and before != profile:
+        # Other fields feed our columns: what is kept is mapped again (`crm.sync.replay`).
+        MirrorState.objects.filter(module="Deals").update(replay_needed=True)

@@ -136,6 +136,15 @@ def test_changing_a_mapping_in_the_admin_queues_the_replay(mirror: Crm, ops_clie
     mirror.assert_mirrored("Deals")
 
 
+def test_another_profile_queues_the_replay_and_is_used(mirror: Crm) -> None:
+    mirror.settings.ZOHO_FIELD_PROFILE = "och"
+    mirror.sync("full")
+    assert replay.needed() == ["Deals"]
+    tasks.sweep()
+    assert SyncRun.objects.get(kind="replay").status == "succeeded"
+    assert replay.needed() == []
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 
