@@ -102,7 +102,7 @@ def pipeline_figures(selection: Selection, *, today: date) -> PipelineFigures:
     chosen = [c for c in cells if not selection.stage or c.stage in selection.stage]
     still_open = [c for c in chosen if c.stage in stages.OPEN_STAGES]
     past = _past(selection, cells, today)
-    won, lost = past.won, past.lost
+    won, lost = past.backwards[0]
     start, end = period_bounds(selection.period, today)
     total = sum(c.sgd for c in still_open)
     weighted = sum(c.weighted for c in still_open)
@@ -270,20 +270,25 @@ def _state_rows() -> Any:
 
 def _roll_up(selection: Selection) -> _RollUp:
     """One query; tells the selection whom its owners are, too."""
-    cells = _kept_cells(selection) if _is_rolled_up(selection) else _live_cells(selection)
+    is_kept = _is_rolled_up(selection)
+    cells = _kept_cells(selection) if is_kept else _live_cells(selection)
     found, named = _RollUp([], {}), []
-    for part, *row in cells.union(_owner_rows(selection), _state_rows(), all=True):
-        if part == "cell":
-            found.cells.append(Cell(*row[:3], *map(int, row[3:])))
-        elif part == "owner":
-            user = CrmUser(pk=row[3], name=row[0], email=row[1], zoho_id=row[4])
-            found.owners[user.pk] = str(user)
-            if row[5]:
+    for row in cells.union(_owner_rows(selection), _state_rows(), all=True):
+        if row[0] == "cell":
+            found.cells.append(Cell._make(row[1:]))
+        elif row[0] == "owner":
+            _, name, email, _, pk, zoho_id, is_named, *_ = row
+            user = CrmUser(pk=pk, name=name, email=email, zoho_id=zoho_id)
+            found.owners[pk] = str(user)
+            if is_named:
                 named.append(user)
         else:
-            found.as_of = _as_moment(row[0])
-            found.moves_from = date.fromisoformat(row[1]) if row[1] else None
-            found.is_behind = bool(row[3])
+            _, as_of, moves_from, _, is_behind, *_ = row
+            found.as_of = _as_moment(as_of)
+            found.moves_from = date.fromisoformat(moves_from) if moves_from else None
+            found.is_behind = bool(is_behind)
+    if not is_kept:  # sums that the database made just now may be decimals
+        found.cells = [Cell(*cell[:3], *map(int, cell[3:])) for cell in found.cells]
     selection.know_owners(named)
     return found
 

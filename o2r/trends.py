@@ -8,10 +8,11 @@ been closed by a day. Reads the last days only, in one query.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from django.db.models import Case, Count, DateField, F, Q, QuerySet, Sum, Value, When
@@ -113,19 +114,15 @@ class Past:
     )
     always: dict[str, Closed] = field(default_factory=lambda: dict.fromkeys(CLOSED, Closed()))
 
-    @property
-    def won(self) -> Closed:
-        """In the period that ends today."""
-        return next(self._backwards("closed_won"))
-
-    @property
-    def lost(self) -> Closed:
-        return next(self._backwards("closed_lost"))
+    @cached_property
+    def backwards(self) -> list[tuple[Closed, Closed]]:
+        """Won and lost in the period that ended today, yesterday, …"""
+        won, lost = (self._backwards(stage) for stage in CLOSED)
+        return list(zip(won, lost, strict=True))
 
     def closed(self, figure: Callable[[Closed, Closed], Decimal | int | None]) -> Trend | None:
         """A figure of won and lost in the period that ended on each day; None if it never was."""
-        both = zip(self._backwards("closed_won"), self._backwards("closed_lost"), strict=True)
-        return _trend(self.window.today, [figure(won, lost) for won, lost in both])
+        return _trend(self.window.today, [figure(won, lost) for won, lost in self.backwards])
 
     def pipeline(self, name: str, now: int, moves_from: date | None) -> Trend | None:
         """A sum of the open deals, as the mirror had it at the end of each day."""
@@ -137,8 +134,7 @@ class Past:
             day -= DAY
         return _trend(self.window.today, backwards)
 
-    def _backwards(self, stage: str) -> Any:
-        """What had been closed in the period by today, by yesterday, …"""
+    def _backwards(self, stage: str) -> Iterator[Closed]:
         rows, window, day = self.by_day[stage], self.window, self.window.today
         start = window.start(day)
         total = self.always[stage]
@@ -147,12 +143,14 @@ class Past:
                 total = total.plus(closed)
         while day >= window.first:
             yield total
-            total = total.plus(rows.get(day, Closed()), -1)
+            if day in rows:
+                total = total.plus(rows[day], -1)
             day -= DAY
             earlier = window.start(day)
             while earlier < start:
                 start -= DAY
-                total = total.plus(rows.get(start, Closed()))
+                if start in rows:
+                    total = total.plus(rows[start])
 
 
 def _trend(today: date, backwards: list[Any]) -> Trend | None:
