@@ -16,6 +16,7 @@ Modes:
 - *debug*: DEBUG on.
 """
 
+import os
 import re
 import zoneinfo
 from collections.abc import Mapping
@@ -492,6 +493,13 @@ def _sqlite(url: str, base_dir: Path) -> dict[str, Any]:
     path = (base_dir / config["NAME"]).resolve()
     if not path.parent.is_dir() or path.is_dir():
         raise ConfigurationError(f"DATABASE_URL: {path} is no place for a database file.")
+    # The folder too: beside its file the database keeps its journal.
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise ConfigurationError(
+                f"DATABASE_URL: {place} cannot be written by this user; the database needs its "
+                "file and the folder of it writable."
+            )
     config["NAME"] = str(path)
     # Measured: without these, writers in web and worker refuse each other's locks.
     config["OPTIONS"] = {

@@ -4,11 +4,14 @@ Decides what a browser may do with our pages and when a sign-in ends. Who may do
 by each app's permissions.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 
 from django.conf import settings
 from django.contrib.auth import logout
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
@@ -45,8 +48,22 @@ class SessionAgeMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if settings.SESSION_COOKIE_NAME in request.COOKIES and request.user.is_authenticated:
+            was_modified = request.session.modified
             keep_or_end(request, now=time.time())
+            if request.user.is_authenticated and not was_modified and request.session.modified:
+                _write_down(request.session)
         return self.get_response(request)
+
+
+def _write_down(session: SessionBase) -> None:
+    """Save what was noted; a database that takes no writes must not cost anybody the page.
+
+    Left to the end of the request, a write that is refused would be told as a session that
+    somebody else has ended (400).
+    """
+    with contextlib.suppress(DatabaseError, UpdateError):
+        session.save()
+    session.modified = False
 
 
 def keep_or_end(request: HttpRequest, *, now: float) -> None:

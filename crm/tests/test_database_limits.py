@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
+from django.test import Client
 
-from crm.models import Deal, MirrorState, SyncRun
-from crm.sync import watermark
+from crm import tasks
+from crm.models import ChangeEvent, Deal, MirrorState, SyncLease, SyncRun
+from crm.sync import runs, watermark
+from crm.sync.execute import execute
 from crm.tests.synced import Crm
 
 
 @pytest.mark.sqlite
-def test_row_16_a_full_disk_leaves_the_watermark_and_says_so(big_crm: Crm) -> None:
+def test_row_16_a_full_disk_leaves_the_watermark_and_says_so(
+    big_crm: Crm, ops_client: Client
+) -> None:
     big_crm.sync("full", "Accounts")
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")  # rows of earlier tests left free pages in the file
@@ -23,9 +30,13 @@ def test_row_16_a_full_disk_leaves_the_watermark_and_says_so(big_crm: Crm) -> No
         cursor.execute(f"PRAGMA max_page_count = {pages + 40}")
     try:
         run = big_crm.sync("full")
+        page = ops_client.get("/opportunities")
+        notice = ops_client.get("/")
     finally:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA max_page_count = 1073741823")
+    assert (page.status_code, notice.status_code) == (200, 200)
+    assert "The disk is full" in notice.content.decode()
     assert (run.status, run.error_code) == ("failed", "disk_full"), run.message
     assert "make room" in run.message
     assert watermark.watermark_of("Deals") is None
@@ -55,6 +66,100 @@ def test_row_15_a_database_that_another_writer_holds_is_waited_for(crm: Crm) -> 
     holder.join()
     assert run.status == "succeeded", run.message
     crm.assert_mirrored()
+
+
+@contextmanager
+def held_exclusively() -> Iterator[None]:
+    """Another writer has the file, and we wait for it a tenth of a second instead of twenty."""
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("BEGIN EXCLUSIVE")
+                taken.set()
+                done.wait(30)
+                cursor.execute("ROLLBACK")
+        finally:
+            connections.close_all()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(10)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout = 100")
+    try:
+        yield
+    finally:
+        done.set()
+        holder.join()
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 20000")
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("path", "sent", "kind"),
+    [
+        ("/api/zoho/sync", "application/json", "application/json"),
+        ("/sync/start", "application/x-www-form-urlencoded", "text/html"),
+    ],
+)
+def test_row_15_beyond_the_waiting_time_it_is_said_to_be_busy(
+    crm: Crm, ops_client: Client, path: str, sent: str, kind: str
+) -> None:
+    ops_client.raise_request_exception = False
+    with held_exclusively():
+        answer = ops_client.post(path, content_type=sent)
+        assert answer.status_code == 503
+        assert answer.headers["Content-Type"].startswith(kind)
+        assert answer.headers["Retry-After"]
+        assert "busy" in answer.content.decode()
+    assert not SyncRun.objects.exists()
+    assert ops_client.post(path, content_type=sent).status_code in (202, 302)
+    assert SyncRun.objects.count() == 1
+
+
+@pytest.mark.sqlite
+def test_row_15_a_sync_that_waited_too_long_is_tried_again_by_the_sweeper(crm: Crm) -> None:
+    run = runs.request_run(kind="full", trigger="schedule", nudge=False)
+
+    def on_page(_: Any, part: Any) -> None:
+        if part.module == "Accounts":
+            stack.enter_context(held_exclusively())
+
+    with ExitStack() as stack:
+        execute(run.pk, on_page=on_page)
+        written = ChangeEvent.objects.count()
+    run.refresh_from_db()
+    assert run.status in ("queued", "running") and run.ended_at is None
+    assert run.seen == run.created == written  # nothing of the page that could not be written
+    assert SyncRun.objects.get().pk == run.pk
+    SyncLease.objects.update(expires_ms=0, holder="")  # as after its seconds
+    tasks.sweep()
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.message
+    assert run.created == ChangeEvent.objects.count()
+    crm.assert_mirrored()
+
+
+@pytest.mark.sqlite
+def test_row_17_a_file_that_became_read_only_is_no_fault_of_the_page(
+    rep_client: Client, rep: Any
+) -> None:
+    rep_client.raise_request_exception = False
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA query_only = 1")  # the same refusal as of a read-only file
+    try:
+        shown = rep_client.get("/opportunities")
+        refused = Client(raise_request_exception=False).post(
+            "/login", {"username": rep.username, "password": "a password"}
+        )
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA query_only = 0")
+    assert shown.status_code == 200
+    assert refused.status_code == 503 and refused.headers["Retry-After"]
 
 
 def test_row_55_a_watermark_that_somebody_wrote_far_ahead_is_not_believed(

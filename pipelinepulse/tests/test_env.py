@@ -1,13 +1,16 @@
 """Settings: what is accepted, and the one sentence with which the rest is refused."""
 
 import json
+import os
 import re
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
+from crm.tests.processes import run_in_child
 from pipelinepulse import env, home
 from pipelinepulse.env import ConfigurationError
 
@@ -220,6 +223,34 @@ def test_production_without_its_own_secrets_is_refused(read, name: str) -> None:
 def test_debug_explicitly_off_is_production(read) -> None:
     with pytest.raises(ConfigurationError, match="SECRET_KEY is missing"):
         read(DEBUG="0")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("closed", ["file", "folder"])
+def test_row_17_a_database_that_cannot_be_written_is_named_at_the_start(closed: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="pulse-closed-") as name:
+        own, folder, file = (Path(name) / part for part in ("own", "data", "data/pulse.sqlite3"))
+        Path(name).chmod(0o755)
+        folder.mkdir()
+        file.touch()
+        own.mkdir()
+        own.chmod(0o777)
+        file.chmod(0o444 if closed == "file" else 0o666)
+        folder.chmod(0o555 if closed == "folder" else 0o777)
+
+        def read_as_nobody() -> None:
+            if os.getuid() == 0:  # to root every file is open
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            values = {"DATABASE_URL": f"sqlite:///{file}", "PULSE_HOME": str(own), "DEBUG": "on"}
+            with pytest.raises(ConfigurationError) as refused:
+                env.read(values, base_dir=folder)
+            place = str(file if closed == "file" else folder)
+            assert f"{place} cannot be written" in str(refused.value)
+
+        assert run_in_child(read_as_nobody) == 0
+        folder.chmod(0o777)
 
 
 def test_supervised_run_brings_its_secrets_whatever_the_database(read) -> None:
