@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from crm import tasks
@@ -167,6 +168,8 @@ def test_row_1_quarantine_is_not_counted_twice_over_a_kill(paged: Crm) -> None:
 
 @pytest.mark.parametrize("place", ["store.after_commit:2", "store.after_commit:5"])
 def test_row_5_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: str) -> None:
+    """The new holder goes on with the same row of the ledger, so that is not *superseded*: the
+    late process is, and its log says so."""
     paged.settings.SYNC_LEASE_SECONDS = 1
     run = begin()
     with child(lambda: execute(run.pk), f"{place}=stop") as frozen:
@@ -184,6 +187,28 @@ def test_row_5_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: 
     assert run.ended_at == ended_at
     assert ChangeEvent.objects.count() == events
     assert_once(paged, run)
+
+
+def test_row_8_a_copy_delivered_while_it_runs_exits_at_once_and_writes_nothing(paged: Crm) -> None:
+    paged.settings.SYNC_LEASE_SECONDS = 60
+    run = begin()
+    with child(lambda: execute(run.pk), "store.after_commit:2=stop") as first:
+        first.wait_until_stopped()
+        calls, events = paged.requests(), ChangeEvent.objects.count()
+        ledger = SyncRun.objects.values().get()
+        tasks.run_sync(run.pk)  # as the broker delivers it a second time
+        assert paged.requests() == calls
+        assert ChangeEvent.objects.count() == events
+        after = SyncRun.objects.values().get()
+        assert (after["attempts"], after["fence"]) == (ledger["attempts"], ledger["fence"])
+        first.signal(signal.SIGCONT)
+        assert first.wait() == 0
+    assert_once(paged, run)
+
+
+def test_row_1_with_the_shipped_settings_a_dead_run_resumes_within_ninety_seconds() -> None:
+    """Its lease runs out, then the next sweep takes it up; each wait is a setting."""
+    assert settings.SYNC_LEASE_SECONDS + settings.SWEEP_SECONDS <= 90
 
 
 def _wait_for_lease() -> None:
