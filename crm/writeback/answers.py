@@ -102,7 +102,13 @@ class Answers:
         if refused:
             settle.refuse(module, refused, self.context, answered_at)
             self.report.refused += len(refused)
-            again += [w.zoho_id for w in works if w.kind != outbox.EDIT and w.zoho_id]
+            again += [
+                work.zoho_id
+                for work in works
+                if work.kind != outbox.EDIT
+                and work.zoho_id
+                and any(entry.pk in refused for entry in work.entries)
+            ]
         failpoints.pass_by("send.after_settle")
         self._learn(module, again)
 

@@ -159,23 +159,25 @@ def due_works(
     # More than wanted: some of them wait for another.
     oldest = _due(module, now, record_ids).order_by("id").values_list("record_id", flat=True)
     found = list(dict.fromkeys(oldest[: most * 3]))
-    by_record: dict[int, list[OutboxEntry]] = defaultdict(list)
+    works: list[Work] = []
     for some in _chunks(found):
+        if len(works) >= most:
+            break
         rows = OutboxEntry.objects.filter(
             module=module.name, record_id__in=some, status__in=outbox.OPEN
         ).exclude(status=outbox.SENT)
+        by_record: dict[int, list[OutboxEntry]] = defaultdict(list)
         for entry in rows.order_by("id"):
             by_record[entry.record_id].append(entry)
-    works = []
-    for record_id in found:
-        kind, entries = _first_in_order(by_record[record_id])
-        if fields is not None and kind == outbox.EDIT:
-            wanted = set(fields)
-            entries = [entry for entry in entries if entry.field in wanted]
-        if record_ids is None:
-            entries = [entry for entry in entries if entry.next_attempt_at <= now]
-        if entries:
-            works.append(Work(module, record_id, kind, entries))
+        for record_id in some:
+            kind, entries = _first_in_order(by_record[record_id])
+            if fields is not None and kind == outbox.EDIT:
+                wanted = set(fields)
+                entries = [entry for entry in entries if entry.field in wanted]
+            if record_ids is None:
+                entries = [entry for entry in entries if entry.next_attempt_at <= now]
+            if entries:
+                works.append(Work(module, record_id, kind, entries))
     works = works[:most]
     records = module.model.objects.filter(pk__in=[work.record_id for work in works])
     ids = dict(records.values_list("pk", "zoho_id"))

@@ -64,7 +64,9 @@ def checked(
     )
     author_ids = {entry.author_id for work in works for entry in work.entries}
     authors = get_user_model().objects.in_bulk([pk for pk in author_ids if pk is not None])
-    records = module.model.objects.in_bulk(pks)
+    # A rule's change is nobody's to be asked for: its record is not looked at.
+    asked = [w.record_id for w in works if any(e.author_id is not None for e in w.entries)]
+    records = module.model.objects.in_bulk(asked) if asked else {}
     for work in works:
         refused: Refusals = {}
         for entry in work.entries:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,7 +39,7 @@ from crm.writeback.answers import (
 )
 from crm.writeback.claims import Claim, Work
 from crm.writeback.context import WritingContext
-from crm.zoho.client import RawRecord, ZohoClient
+from crm.zoho.client import RawRecord, WriteResult, ZohoClient
 from crm.zoho.errors import (
     RetryLater,
     ZohoError,
@@ -140,11 +140,19 @@ class _Sending(Answers):
         writings: dict[Future, list[Work]] = {}
         ready: list[Work] = []
         try:
-            for reading in as_completed(readings):
-                ready += self._compare(module, readings[reading], *self._result_of(reading))
-                while len(ready) >= ROWS_A_CALL:
-                    self._start(module, ready[:ROWS_A_CALL], writings)
-                    ready = ready[ROWS_A_CALL:]
+            for done in _as_they_come(readings):
+                read = [self._result_of(reading) for reading in done]
+                # Through the door together, as if all had been read when the first was.
+                ready += self._compare(
+                    module,
+                    [work for reading in done for work in readings[reading]],
+                    min(read_at for read_at, _, _ in read),
+                    [record for _, records, _ in read for record in records],
+                    set().union(*(gone for _, _, gone in read)),
+                )
+                full = len(ready) // ROWS_A_CALL * ROWS_A_CALL
+                self._start(module, ready[:full], writings)
+                ready = ready[full:]
             self._start(module, ready, writings)
         except Stop:
             for reading in readings:
@@ -238,42 +246,41 @@ class _Sending(Answers):
         if switch.mode() != switch.ON:
             raise Stop(None, "off", timedelta(0))
         for kind in (outbox.EDIT, outbox.DELETE, outbox.CONVERT):
-            of_kind = [work for work in works if work.kind == kind]
-            if kind == outbox.CONVERT:
-                batches = [[work] for work in of_kind]
-            else:
-                batches = [[work] for work in of_kind if work.goes_alone]
-                batches += list(chunks([w for w in of_kind if not w.goes_alone], ROWS_A_CALL))
-            for batch in batches:
-                self._call(module, kind, batch, writings)
+            self._call(module, kind, [work for work in works if work.kind == kind], writings)
 
     def _call(
         self, module: Module, kind: str, works: list[Work], writings: dict[Future, list[Work]]
     ) -> None:
+        """Marked as being sent all at once, in one transaction; then as many calls as it takes."""
+        if not works:
+            return
         prepared = rows_out.prepare(module, kind, works, self.context)
         self._wait(module, prepared.not_ready, timedelta(seconds=30))
         sending = self.claim.begin_sending(prepared.works, self.clock())
-        if not sending:
-            return
-        failpoints.pass_by("send.before_call")
-        call = rows_out.call_of(module, kind, sending, prepared, self.context)
-        writings[self.pool.submit(call, self.client)] = sending
+        is_alone = [work.goes_alone or kind == outbox.CONVERT for work in sending]
+        batches = [[work] for work, alone in zip(sending, is_alone, strict=True) if alone]
+        many = [work for work, alone in zip(sending, is_alone, strict=True) if not alone]
+        for batch in [*batches, *chunks(many, ROWS_A_CALL)]:
+            failpoints.pass_by("send.before_call")
+            call = rows_out.call_of(module, kind, batch, prepared, self.context)
+            writings[self.pool.submit(call, self.client)] = batch
 
     def _finish(self, module: Module, writings: dict[Future, list[Work]]) -> None:
         stop: Stop | None = None
-        while writings:
-            for writing in as_completed(list(writings)):
+        for done in _as_they_come(writings):
+            taken: list[tuple[Work, WriteResult]] = []
+            for writing in done:
                 works = writings.pop(writing)
                 failpoints.pass_by("send.after_call")
                 try:
-                    answers = writing.result()
+                    taken += zip(works, writing.result(), strict=True)
                 except ZohoError as error:
                     try:
                         self._fail(module, works, error)
                     except Stop as again:
                         stop = again
-                else:
-                    self._settle(module, works, answers)
+            if taken:
+                self._settle(module, [work for work, _ in taken], [said for _, said in taken])
         if stop is not None:
             raise stop
 
@@ -312,12 +319,10 @@ class _Sending(Answers):
         except ZohoError as error:
             raise Stop(error, error.code, OUTAGE_PAUSE) from error
         alive = self._compare(module, works, self.clock(), [], set())
-        alone = [[work] for work in alive if work.goes_alone]
         writings: dict[Future, list[Work]] = {}
-        for batch in [*alone, *chunks([w for w in alive if not w.goes_alone], ROWS_A_CALL)]:
-            if switch.mode() != switch.ON:
-                raise Stop(None, "off", timedelta(0))
-            self._call(module, outbox.CREATE, batch, writings)
+        if alive and switch.mode() != switch.ON:
+            raise Stop(None, "off", timedelta(0))
+        self._call(module, outbox.CREATE, alive, writings)
         self._finish(module, writings)
 
     def _look_for(self, module: Module, works: Sequence[Work]) -> None:
@@ -325,6 +330,14 @@ class _Sending(Answers):
         for some in chunks(ids, IDS_A_READING):
             read_at, records, _ = self._read(module, some)
             self._store(module, records, read_at)  # the door knows them by their external id
+
+
+def _as_they_come(calls: Iterable[Future]) -> Iterator[list[Future]]:
+    """All that are done by now, together; then those that are done by then."""
+    left = set(calls)
+    while left:
+        done, left = wait(left, return_when=FIRST_COMPLETED)
+        yield list(done)
 
 
 @contextmanager
