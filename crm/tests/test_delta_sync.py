@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from crm.models import Account, ChangeEvent, CrmUser, Deal, DeletionHold, Lead, MirrorState
+from crm.sandbox.clock import ORG_ZONE
 from crm.sync import modules, reading, watermark
 from crm.tests.synced import Crm
 
@@ -141,6 +142,23 @@ def test_row_48_a_record_seen_late_is_caught_by_the_overlap(crm: Crm) -> None:
     crm.control("appear", module="Deals", ids=[one])
     crm.sync("delta")
     crm.assert_mirrored("Deals")
+
+
+def test_row_47_hundreds_of_one_second_all_arrive(big_crm: Crm, way: Way) -> None:
+    """More than two pages of them, in the very second of the watermark."""
+    big_crm.sync("full", "Deals")
+    way(big_crm)
+    second = watermark.watermark_of("Deals").astimezone(ORG_ZONE).isoformat()
+    for zoho_id in (ids := big_crm.ids()):
+        values = {"Next_Step": "all at once", "Modified_Time": second}
+        big_crm.control("edit", module="Deals", id=zoho_id, values=values, raw=True)
+    for number in range(500 - len(ids)):
+        values = {"Deal_Name": f"One of many {number}", "Stage": "Qualification", "Currency": "SGD"}
+        times = {"Created_Time": second, "Modified_Time": second}
+        big_crm.control("insert", module="Deals", values={**values, **times}, raw=True)
+    run = big_crm.sync("delta", "Deals")
+    assert (run.status, run.seen, run.created) == ("succeeded", 500, 500 - len(ids)), run.message
+    big_crm.assert_mirrored("Deals")
 
 
 def test_row_56_a_renamed_account_reaches_its_deals(crm: Crm) -> None:

@@ -26,7 +26,7 @@ def test_readyz_is_degraded_without_broker_and_still_serves(client: Client) -> N
 
 
 @pytest.mark.django_db
-def test_readyz_is_503_while_a_migration_is_open(client: Client) -> None:
+def test_row_21_readyz_is_503_while_a_migration_is_open(client: Client) -> None:
     MigrationRecorder(connection).record_unapplied("pipelinepulse", "0001_roles")
     response = client.get("/readyz")
     assert response.status_code == 503
