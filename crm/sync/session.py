@@ -13,10 +13,10 @@ from django.db.models import F, Max
 from django.utils import timezone
 
 from crm.errors import LeaseLost
-from crm.models import ChangeEvent, SweepCandidate, SyncRun, SyncRunModule
+from crm.models import ChangeEvent, FailedRecord, SweepCandidate, SyncRun, SyncRunModule
 from crm.sync import credits, runs
 from crm.sync.context import SyncContext
-from crm.sync.isolation import Isolation, Piece
+from crm.sync.isolation import CODE, Isolation, NoRecordKills
 from crm.sync.lease import Lease
 from crm.sync.modules import BY_NAME, Module
 from crm.sync.page import Counts
@@ -174,14 +174,17 @@ class Session:
     def _store_in_pieces(self, part: SyncRunModule, store: Store, batch: Batch) -> None:
         """Workers died over this page or one near it: see `isolation`."""
         found = self._isolations.setdefault(part.pk, Isolation(part))
+        if found.is_hopeless:
+            self._acquit(part, found)
+            raise NoRecordKills(part.module)
         here = set(ids_of(batch.records))
         for piece in found.pieces(batch.records):
+            # Ours only once it is committed: what is rolled back was not stored.
+            after = found.after(piece, batch.records)
 
-            def also(counts: Counts, piece: Piece = piece) -> None:
+            def also(counts: Counts, after: Isolation = after) -> None:
                 counts.gone_ids = [zoho_id for zoho_id in counts.gone_ids if zoho_id not in here]
-                found.piece_done(piece, batch.records)
-                part.isolation = found.note()
-                SyncRunModule.objects.filter(pk=part.pk).update(isolation=part.isolation)
+                SyncRunModule.objects.filter(pk=part.pk).update(isolation=after.note())
 
             small = replace(batch, records=piece.records)
             if not piece.is_last:
@@ -193,12 +196,25 @@ class Session:
             try:
                 self._store_page(part, store, small, condemned=piece.condemned, also=also)
             except (Exception, KeyboardInterrupt):
+                self._isolations.pop(part.pk, None)
                 with suppress(LeaseLost, DatabaseError):  # nobody died here
-                    self.mark(part, isolation=found.note())
+                    part.refresh_from_db(fields=["isolation"])
+                    if "trial" in part.isolation:  # else it was committed all the same
+                        self.mark(part, isolation=found.note())
                 raise
+            found = self._isolations[part.pk] = after
+            part.isolation = found.note()
         if not part.isolation:
             self.is_suspicious = False
             del self._isolations[part.pk]
+
+    def _acquit(self, part: SyncRunModule, found: Isolation) -> None:
+        """Those in doubt are tried again by the next run, as if nothing had been said of them."""
+        ids = [int(key) for key in found.in_doubt if key.isdecimal()]
+        self.mark(part, isolation={})
+        FailedRecord.objects.filter(
+            module=part.module, code=CODE, run_id=self.run.pk, zoho_id__in=ids
+        ).update(resolved_at=timezone.now())
 
     def breathe(self) -> None:
         """Between two pages: StopRequested, or CreditsExhausted, or a due delta goes in."""
