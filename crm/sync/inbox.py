@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -130,10 +131,18 @@ def _note_events(rows: Iterable[Notice]) -> None:
             )
 
 
+def _change(rows: QuerySet[Notice], **values: Any) -> int:
+    """Update them in the order in which the webhook takes rows: in another one a notice of many
+    ids and a worker wait for each other. Returns how many."""
+    with transaction.atomic():
+        pks = list(rows.order_by("zoho_id").select_for_update().values_list("pk", flat=True))
+        return Notice.objects.filter(pk__in=pks).update(**values)
+
+
 def keep(claim: Claim, now: datetime) -> None:
     """Prolong what is still ours."""
-    Notice.objects.filter(run_id=claim.run.pk, status=Notice.TAKEN).update(
-        taken_until=now + _life()
+    _change(
+        Notice.objects.filter(run_id=claim.run.pk, status=Notice.TAKEN), taken_until=now + _life()
     )
     SyncRun.objects.filter(pk=claim.run.pk).update(heartbeat_at=now)
 
@@ -142,15 +151,8 @@ def settle(claim: Claim, module: str, zoho_ids: Sequence[int]) -> None:
     """Done; what was told again meanwhile waits again. Best within the transaction that stores."""
     now = timezone.now()
     again = When(times__gt=F("taken_times"), then=Value(Notice.WAITING))
-    # In the order in which the webhook takes rows: else both could wait for each other.
-    pks = list(
-        claim.rows(module)
-        .filter(zoho_id__in=zoho_ids)
-        .order_by("zoho_id")
-        .select_for_update()
-        .values_list("pk", flat=True)
-    )
-    Notice.objects.filter(pk__in=pks).update(
+    _change(
+        claim.rows(module).filter(zoho_id__in=zoho_ids),
         status=Case(again, default=Value(Notice.DONE)),
         first_received_at=F("received_at"),
         next_attempt_at=now,
@@ -165,7 +167,8 @@ def settle(claim: Claim, module: str, zoho_ids: Sequence[int]) -> None:
 def put_back(claim: Claim, module: str, *, code: str, message: str, wait_s: float | None) -> None:
     """They wait for a better time, for a reason that is not theirs."""
     rest = REST if wait_s is None else timedelta(seconds=max(1.0, wait_s))
-    claim.rows(module).update(
+    _change(
+        claim.rows(module),
         status=Notice.WAITING,
         next_attempt_at=timezone.now() + min(rest, LONGEST_PAUSE),
         taken_until=None,
@@ -233,6 +236,10 @@ def forget_old(now: datetime) -> None:
 
 def retry(notices: QuerySet[Notice], now: datetime) -> int:
     """Ops want dead notices tried again; returns how many."""
-    return notices.filter(status=Notice.DEAD).update(
-        status=Notice.WAITING, attempts=0, next_attempt_at=now, settled_at=None
+    return _change(
+        notices.filter(status=Notice.DEAD),
+        status=Notice.WAITING,
+        attempts=0,
+        next_attempt_at=now,
+        settled_at=None,
     )
