@@ -181,11 +181,14 @@ def _is_unsure(channel: NotificationChannel, now: datetime) -> bool:
 def _gone(
     client: ZohoClient, channels: Iterable[NotificationChannel], now: datetime
 ) -> list[NotificationChannel]:
-    """Those that the CRM does not list."""
+    """Those that the CRM does not list; of the others it is known that the CRM answers again."""
     alive = {each.channel_id for each in client.watched()}
     rows = list(channels)
     found = [row.pk for row in rows if row.channel_id in alive]
-    NotificationChannel.objects.filter(pk__in=found).update(checked_at=now)
+    listed = NotificationChannel.objects.filter(pk__in=found)
+    listed.update(checked_at=now)
+    # What the CRM refused is not undone by its being up.
+    listed.filter(state=NotificationChannel.ACTIVE).update(error_code="", message="")
     return [row for row in rows if row.channel_id not in alive]
 
 

@@ -251,6 +251,23 @@ def test_the_schedule_keeps_channels_and_what_goes_wrong_stands_on_them(mirror: 
     assert state.channels[0].row.error_code
 
 
+def test_an_error_that_passed_is_forgotten_once_the_crm_answers_and_a_refusal_is_not(
+    mirror: Crm,
+) -> None:
+    set_up()
+    down = {"do": "status", "status": 503, "times": 0, "path": "/crm/v8/actions/watch"}
+    mirror.control("faults", rules=[down])
+    channels.keep(now=at(hours=2))
+    assert channel_state.status(at(hours=2)).state == "warning"
+    assert set(NotificationChannel.objects.values_list("error_code", flat=True)) != {""}
+    NotificationChannel.objects.filter(module="Leads").update(state=NotificationChannel.REFUSED)
+    mirror.control("clear_faults")
+    channels.keep(now=at(hours=4))  # long before their half-life
+    told = dict(NotificationChannel.objects.values_list("module", "error_code"))
+    assert told.pop("Leads")
+    assert set(told.values()) == {""}
+
+
 def test_the_sandbox_of_our_own_run_gets_its_channels_by_itself(mirror: Crm) -> None:
     mirror.settings.SANDBOX = True
     tasks.keep_channels()
