@@ -37,7 +37,7 @@ WRITE_BACK_FORCED_OFF = ENVIRONMENT.write_back_forced_off
 SYNC_LEASE_SECONDS = ENVIRONMENT.sync_lease_seconds
 SYNC_HEARTBEAT_SECONDS = ENVIRONMENT.sync_heartbeat_seconds
 # The percent of a day's API credits at which a run stops and leaves the rest to others.
-SYNC_CREDIT_FLOORS = {"full": 10, "delta": 2}
+SYNC_CREDIT_FLOORS = {"full": 10, "reconcile": 10, "delta": 2}
 SWEEP_SECONDS = ENVIRONMENT.sweep_seconds
 DELTA_MINUTES = ENVIRONMENT.delta_minutes
 

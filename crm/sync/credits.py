@@ -1,7 +1,7 @@
 """What a run leaves of the day's API credits: people, write-back and other programs need them too.
 
-A full sync stops at 10 % left, a delta at 2 % (`SYNC_CREDIT_FLOORS`). It stops like a run whose CRM
-is down: nothing is lost, and the next one goes on.
+A full sync and a reconcile, which read everything, stop at 10 % left, a delta at 2 %
+(`SYNC_CREDIT_FLOORS`). They stop like a run whose CRM is down: nothing is lost.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from crm.zoho.errors import CreditsExhausted
 from crm.zoho.limits import daily_credits, is_at_floor
 
 CODE = "credits_low"
+RECONCILE = "reconcile"
 # When a stopped run is tried again: the sweeper repeats a full run, the schedule a delta.
 PAUSE = timedelta(minutes=15)
 
@@ -31,10 +32,15 @@ def raise_if_low(kind: str, remaining: int | None, now: datetime) -> None:
     total = daily_credits(edition or "", CrmUser.objects.filter(status="active").count())
     if total is None or not is_at_floor(remaining, total, _floor(kind)):
         return
+    # Of a reconcile there is one a night; what it costs is better spent on syncs until then.
+    again = (
+        "The reconcile has stopped and is made again the next night"
+        if kind == RECONCILE
+        else f"The {kind} sync is paused until about {until(now)} and then tried again"
+    )
     raise CreditsExhausted(
-        f"Of the CRM's {total:,} API credits a day only {remaining:,} are left. The {kind} sync is "
-        f"paused until about {until(now)} and then tried again; credits come back over 24 hours, "
-        "and other programs use the same ones.",
+        f"Of the CRM's {total:,} API credits a day only {remaining:,} are left. {again}; credits "
+        "come back over 24 hours, and other programs use the same ones.",
         code=CODE,
         retry_after_s=PAUSE.total_seconds(),
     )

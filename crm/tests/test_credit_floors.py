@@ -1,4 +1,4 @@
-"""RELIABILITY 26: a full sync leaves 10 % of the day's credits, a delta 2 %; both go on later."""
+"""RELIABILITY 26: what reads everything leaves 10 % of the day's credits, a delta 2 %."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def paused(run: SyncRun, kind: str) -> None:
 def test_a_full_sync_leaves_a_tenth_and_a_delta_a_fiftieth() -> None:
     CrmConnection.objects.create(edition="Free")  # 5,000 a day
     now = timezone.now()
-    for kind, floor in (("full", 500), ("delta", 100)):
+    for kind, floor in (("full", 500), ("reconcile", 500), ("delta", 100)):
         credits.raise_if_low(kind, floor + 1, now)
         credits.raise_if_low(kind, None, now)
         with pytest.raises(CreditsExhausted, match=f"only {floor} are left"):
@@ -115,5 +115,19 @@ def test_a_full_sync_that_reaches_the_floor_on_its_way_goes_on_behind_its_last_p
     big_crm.assert_mirrored("Deals")
 
 
+def test_a_reconcile_stops_at_the_floor_of_a_full_sync_and_leaves_the_rest_to_deltas(
+    crm: Crm, settings: Any
+) -> None:
+    crm.sync("full")
+    leave(crm, 40)
+    floors(settings, full=45, reconcile=45, delta=1)
+    run = crm.sync("reconcile")
+    assert (run.status, run.error_code) == ("failed", "credits_low")
+    assert "made again the next night" in run.message
+    crm.control("edit", module="Deals", id=crm.ids()[0], values={"Next_Step": "soon"})
+    assert crm.sync("delta").updated == 1
+    assert sync_state(timezone.now()).is_connected
+
+
 def test_the_floors_are_those_of_the_rules() -> None:
-    assert configured.SYNC_CREDIT_FLOORS == {"full": 10, "delta": 2}
+    assert configured.SYNC_CREDIT_FLOORS == {"full": 10, "reconcile": 10, "delta": 2}
