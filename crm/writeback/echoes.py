@@ -71,8 +71,17 @@ class Overlay:
             return True
         deletion = next((e for e in entries if e.kind == outbox.DELETE), None)
         if deletion is not None:
-            self._judge_deletion(deletion, mapped)
+            # Edits may be under way beside it: they are compared like any other.
+            self._follow_all(entries, mapped)
+            self._judge_deletion(deletion, mapped, entries)
             return False
+        ours = self._follow_all(entries, mapped)
+        if ours:
+            self.mapper.overlay(mapped.values, ours)
+        return True
+
+    def _follow_all(self, entries: list[OutboxEntry], mapped: Mapped) -> dict[str, Any]:
+        """Judge each field's entries; what the row keeps of ours, by column."""
         chains: dict[str, list[OutboxEntry]] = defaultdict(list)
         for entry in entries:
             if entry.field in self.mapper.index:
@@ -89,9 +98,7 @@ class Overlay:
             shown = self._follow(chain, canonical(theirs), mapped)
             if not same(shown, canonical(theirs)):
                 ours[name] = shown
-        if ours:
-            self.mapper.overlay(mapped.values, ours)
-        return True
+        return ours
 
     def has_settled(self, pk: int) -> bool:
         """Whether a change of ours came back with this reading: what was received is kept, also
@@ -152,11 +159,23 @@ class Overlay:
     def _is_soon(self, entry: OutboxEntry) -> bool:
         return entry.sent_at is not None and self.now - entry.sent_at <= FLIP_WINDOW
 
-    def _judge_deletion(self, entry: OutboxEntry, mapped: Mapped) -> None:
-        """A record that changed in the CRM after it was deleted here: a person decides."""
+    def _judge_deletion(
+        self, entry: OutboxEntry, mapped: Mapped, entries: list[OutboxEntry]
+    ) -> None:
+        """A record that changed in the CRM after it was deleted here: a person decides. An edit
+        of ours that arrived after all is no such change."""
         if entry.status not in _JUDGED_DELETIONS:
             return
         base = json.loads(entry.base or "{}")
+        arrived = {
+            e.field: json.loads(e.new or "null")
+            for e in entries
+            if e.kind == outbox.EDIT and e.status == outbox.DONE and e.theirs is None
+        }
+        if arrived:
+            base |= arrived
+            entry.base = json.dumps(base)
+            self._changed[entry.pk] = entry
         theirs = {
             name: canonical(mapped.values[self.mapper.index[name]])
             for name in self.mapper.columns
@@ -208,10 +227,22 @@ def adopt(
         ).update(status=outbox.DONE, settled_at=now, sent_at=now)
 
 
+def drop_edits(module: Module, pk: int, now: datetime) -> None:
+    """The record was deleted at our wish: its other changes are no drafts, nobody wants them."""
+    edits = OutboxEntry.objects.filter(
+        module=module.name, record_id=pk, kind=outbox.EDIT, status__in=outbox.OPEN
+    )
+    edits.filter(status=outbox.SENT).update(status=outbox.DONE, settled_at=now)
+    edits.update(status=outbox.WITHDRAWN, settled_at=now)
+
+
 def record_gone(module: Module, zoho_ids: Sequence[int], now: datetime) -> None:
     """The CRM deleted these: changes that wait are kept as notes, deletions of ours are done."""
     pks = module.model.objects.filter(zoho_id__in=list(zoho_ids)).values("pk")
     gone = OutboxEntry.objects.filter(module=module.name, record_id__in=pks)
+    deleted = gone.filter(status__in=outbox.OPEN, kind=outbox.DELETE)
+    for pk in deleted.values_list("record_id", flat=True):
+        drop_edits(module, pk, now)
     gone.filter(status__in=outbox.OPEN, kind=outbox.DELETE).update(
         status=outbox.DONE, settled_at=now
     )

@@ -26,7 +26,7 @@ from crm.sync.tombstones import announce
 from crm.writeback import results, settle
 from crm.writeback.claims import Work
 from crm.writeback.context import WritingContext
-from crm.writeback.echoes import FLIP_WINDOW, FLIPS
+from crm.writeback.echoes import FLIP_WINDOW, FLIPS, drop_edits
 from crm.writeback.outbox import EXTERNAL_ID
 from crm.zoho.client import WriteResult, ZohoClient
 from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
@@ -280,14 +280,18 @@ def conclude(work: Work, answer: WriteResult, answered_at: datetime) -> None:
             reason = ("no_id", "The CRM made the record and did not say which.")
             settle.unknown(work.module, work.entries, until=answered_at, reason=reason)
             return
-        bind(work.module, work.record_id, answer.id, answered_at)
+        with transaction.atomic():
+            bind(work.module, work.record_id, answer.id, answered_at)
+            settle.finish(work.module, work.entries, answered_at)
     elif work.kind == outbox.DELETE:
-        # Pages that were read before this must not bring it back.
-        work.module.model.objects.filter(pk=work.record_id).update(read_at=answered_at)
+        with transaction.atomic():
+            pass_gate(work.module.name, 0)
+            # Pages that were read before this must not bring it back.
+            work.module.model.objects.filter(pk=work.record_id).update(read_at=answered_at)
+            drop_edits(work.module, work.record_id, answered_at)
+            settle.finish(work.module, work.entries, answered_at)
     else:
         conclude_conversion(work, _id_of(answer.details.get("Deals")), answered_at)
-        return
-    settle.finish(work.module, work.entries, answered_at)
 
 
 def conclude_conversion(work: Work, deal_zoho_id: int | None, now: datetime) -> None:

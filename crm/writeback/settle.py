@@ -164,7 +164,8 @@ def refuse(
                 later.base = entry.base
                 later.save(update_fields=["base"])
             else:
-                back[entry.record_id][entry.field] = json.loads(entry.base or "null")
+                known = entry.base if entry.theirs is None else entry.theirs
+                back[entry.record_id][entry.field] = json.loads(known or "null")
             if entry.kind == outbox.CONVERT:
                 _take_back_deal(entry, context, now)
         before = rows.values_of(back)
