@@ -136,6 +136,27 @@ def test_row_53_merged_contacts_leave_their_deals_with_the_one_that_stays(
     assert Deal.objects.get(zoho_id=one).contact == Contact.objects.get(zoho_id=stays)
 
 
+def test_row_53_of_merged_deals_one_goes_on_and_the_other_is_kept_as_gone(crm: Crm) -> None:
+    """What the CRM tells of a merge is an edit and a deletion; it names no way from one to the
+    other, so the tombstone has none either."""
+    stays, goes = crm.ids()[:2]
+    crm.control("edit", module="Deals", id=stays, values={"Next_Step": None})
+    crm.control("edit", module="Deals", id=goes, values={"Next_Step": "Call the buyer"})
+    crm.sync("full")
+    kept = Deal.objects.get(zoho_id=stays)
+    crm.control("merge", module="Deals", id=stays, ids=[goes])
+    run = crm.sync("delta")
+    assert (run.status, run.created, run.deleted) == ("succeeded", 0, 1)
+    crm.assert_mirrored("Deals")
+    merged = Deal.objects.get(zoho_id=stays)
+    assert (merged.pk, merged.next_step) == (kept.pk, "Call the buyer")
+    gone = Deal.objects.get(zoho_id=goes)
+    assert gone.deleted_at is not None and gone.name
+    told = ChangeEvent.objects.filter(module="Deals", record_id__in=[merged.pk, gone.pk])
+    assert told.filter(record_id=merged.pk, field="next_step", kind="changed").count() == 1
+    assert told.filter(record_id=gone.pk, kind="deleted").count() == 1
+
+
 def test_a_deleted_account_leaves_its_name_in_history_and_its_deals_without_it(
     crm: Crm, largest: Deal
 ) -> None:

@@ -165,6 +165,8 @@ def test_row_17_a_file_that_became_read_only_is_no_fault_of_the_page(
 def test_row_55_a_watermark_that_somebody_wrote_far_ahead_is_not_believed(
     crm: Crm, now: Any
 ) -> None:
+    """Instead of a check in the database, which knows no plausible time of a run: the mark is not
+    used, and the module read whole at once."""
     crm.sync("full")
     MirrorState.objects.update(watermark=now.replace(year=2199))
     assert watermark.watermark_of("Deals") is None

@@ -262,6 +262,26 @@ def test_rows_44_45_46_whatever_happens_between_the_requests_of_a_delta_is_not_l
         big_crm.assert_mirrored("Deals")
 
 
+def test_row_43_a_record_that_stands_on_two_pages_is_kept_once(big_crm: Crm) -> None:
+    """Newest first: what is new pushes the last one of the first page onto the second."""
+    big_crm.sync("full", "Deals")
+    without_coql(big_crm)
+    everything = watermark.watermark_of("Deals") - timedelta(days=4000)
+    insert = {
+        "do": "insert",
+        "module": "Deals",
+        "values": {"Deal_Name": "Made meanwhile", "Stage": "Qualification"},
+    }
+    big_crm.control("hook", after_requests=1, path="/crm/v8/Deals", run=insert)
+    events = ChangeEvent.objects.count()
+    run = big_crm.sync("delta", "Deals", since=everything)
+    assert (run.status, run.seen, run.unchanged) == ("succeeded", 450, 450), run.message
+    assert ChangeEvent.objects.count() == events
+    assert Deal.objects.live().count() == 450 == len(big_crm.ids()) - 1  # it came in between
+    big_crm.sync("delta", "Deals")
+    big_crm.assert_mirrored("Deals")
+
+
 def test_row_45_deletions_without_end_leave_the_watermark_and_say_why(
     big_crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

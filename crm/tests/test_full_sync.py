@@ -113,7 +113,7 @@ def test_row_50_what_was_edited_made_and_deleted_since_is_found_by_a_full_sync(c
     assert {d.deleted_source for d in gone} == {"full"}
 
 
-def test_records_that_vanish_from_sight_are_marked_and_come_back(crm: Crm) -> None:
+def test_row_50_records_that_vanish_from_sight_are_marked_and_come_back(crm: Crm) -> None:
     crm.sync("full")
     ids = crm.ids()[:4]
     crm.control("vanish", module="Deals", ids=ids)

@@ -50,6 +50,8 @@ class _Full(Exception):
 def test_row_16_only_a_full_disk_is_called_one(
     crm: Crm, text: str, cause: Exception | None, code: str
 ) -> None:
+    """Also in place of a full tablespace: that is PostgreSQL\'s code for one."""
+
     def refuse(*_: Any) -> None:
         raise OperationalError(text) from cause
 
