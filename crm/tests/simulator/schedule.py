@@ -243,6 +243,8 @@ class Schedule:
         self.crm.control(**away[0])
         self._note("every deal is out of sight")
         self._plainly(runs.FULL, "auto")
+        # What had really gone is held with all the others: ops or the next full run tell it.
+        self.people.forget_deletions()
         self.crm.control(**back[0])
 
     # -- at rest ---------------------------------------------------------------------------------
