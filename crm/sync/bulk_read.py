@@ -23,10 +23,10 @@ from django.utils import timezone
 
 from crm import failpoints, shared_state
 from crm.models import CrmField, SweepCandidate, SyncRunModule
-from crm.sync import deletions, watermark
+from crm.sync import deletions, inbox, watermark
 from crm.sync.csv_records import Columns, read_rows
 from crm.sync.modules import Module
-from crm.sync.reading import NO_QUERIES, STORED_AT_ONCE, Batch, id_of
+from crm.sync.reading import NO_QUERIES, STORED_AT_ONCE, Batch, id_of, rows_at_once
 from crm.sync.session import Session, StopRequested
 from crm.sync.store import Store
 from crm.zoho.bulk import BulkJob, JobFailed, JobLost
@@ -190,6 +190,9 @@ class _Reader:
         self.client.bulk_download(job_id, file, between=self._stop_if_asked)
         file.seek(0)
 
+    def _is_shared(self) -> bool:
+        return inbox.is_told_of(self.module.name, timezone.now())
+
     def _stop_if_asked(self) -> None:
         """In the middle of a file nothing else may go in between."""
         if self.session.should_stop():
@@ -205,7 +208,7 @@ class _Reader:
     def _stored(self, job: BulkJob, asked_at: datetime) -> Iterator[Batch]:
         """The file in pieces; of rows that are stored already only the ids are noted."""
         rows = 0
-        for piece in _pieces(self._records(job.id)):
+        for piece in _pieces(self._records(job.id), self._is_shared):
             rows += len(piece)
             self.named.extend(_ids(piece))
             if rows <= self.row:
@@ -299,9 +302,9 @@ def _note_unnamed(session: Session, part: SyncRunModule, module: Module, named: 
             )
 
 
-def _pieces(items: Iterable[T]) -> Iterator[list[T]]:
+def _pieces(items: Iterable[T], is_shared: Callable[[], bool] = lambda: False) -> Iterator[list[T]]:
     rest = iter(items)
-    while piece := list(islice(rest, STORED_AT_ONCE)):
+    while piece := list(islice(rest, min(STORED_AT_ONCE, rows_at_once(is_shared())))):
         yield piece
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from crm import failpoints
 from crm.models import SweepCandidate, SyncRunModule
-from crm.sync import bulk_read, deletions, runs, watermark, ways
+from crm.sync import bulk_read, deletions, inbox, runs, watermark, ways
 from crm.sync.modules import Module
 from crm.sync.reading import NO_QUERIES, Batch, RangeReader, ids_of, read_by_id
 from crm.sync.session import Session
@@ -153,6 +153,7 @@ def _ranges(session: Session, part: SyncRunModule, module: Module) -> Iterator[B
         clock=timezone.now,
         cursor=part.cursor,
         expected=part.expected,
+        is_shared=lambda: inbox.is_told_of(module.name, timezone.now()),
     )
     return reader.batches()
 

@@ -38,6 +38,8 @@ BODIES_WAITING = 2
 # Rows of one transaction: a quarter of a second at most that a person's edit waits for it. Half
 # as many cost a quarter more of the whole: each commit writes the same pages of the indexes anew.
 STORED_AT_ONCE = 2000
+# While notices of the module come: they wait at its gate for a piece, and that is no second then.
+STORED_BESIDE_NOTICES = 250
 _TRIES = 3
 # What says that a module cannot be read by queries; by pages it may be.
 NO_QUERIES = (QueryRefused, ScopeMissing, NotPermitted, FixFields)
@@ -63,6 +65,11 @@ def ids_of(records: Sequence[RawRecord]) -> list[int]:
     return [zoho_id for zoho_id in found if zoho_id is not None]
 
 
+def rows_at_once(is_shared: bool) -> int:
+    """How many rows a transaction stores."""
+    return min(STORED_BESIDE_NOTICES, STORED_AT_ONCE) if is_shared else STORED_AT_ONCE
+
+
 class RangeReader:
     """Every record of a module by COQL over id ranges, several calls at once.
 
@@ -81,10 +88,13 @@ class RangeReader:
         clock: Clock,
         cursor: dict[str, Any] | None = None,
         expected: int | None = None,
+        is_shared: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_shared` says before each piece whether others want to store beside this reading."""
         self.client = client
         self.module = module
         self.fields = fields
+        self.is_shared = is_shared
         self.workers = max(1, workers)
         self.clock = clock
         saved = (cursor or {}).get("open")
@@ -119,19 +129,15 @@ class RangeReader:
 
     def _slices(self, page: Page, read_at: datetime, span: Interval) -> Iterator[Batch]:
         """A page in pieces, each with the part of the span that it settles."""
-        records, after = page.records, span[0]
-        for start in range(0, len(records), STORED_AT_ONCE):
-            piece = records[start : start + STORED_AT_ONCE]
+        records, after, start = page.records, span[0], 0
+        while start + (size := rows_at_once(self.is_shared())) < len(records):
+            piece = records[start : start + size]
             upto = _last_id(piece, (after, span[1])) or after
-            if start + STORED_AT_ONCE >= len(records):
-                break
             cursor = {"open": [[upto, span[1]], *self._uncovered()]}
             yield Batch(piece, read_at, (after, upto), cursor, page.server_date)
-            after = upto
-        else:
-            piece = []
+            after, start = upto, start + size
         cursor = {"open": self._uncovered()}
-        yield Batch(piece, read_at, (after, span[1]), cursor, page.server_date)
+        yield Batch(records[start:], read_at, (after, span[1]), cursor, page.server_date)
 
     def _submit(self, pool: ThreadPoolExecutor) -> None:
         """More calls, unless bodies wait already: then storing is what takes the time."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.utils import timezone
 
 from crm.models import (
     ChangeEvent,
@@ -13,9 +15,11 @@ from crm.models import (
     Deal,
     DeletionHold,
     MirrorState,
+    NotificationChannel,
     ReceivedRecord,
 )
 from crm.sync import reading
+from crm.tests.notices import known_channels
 from crm.tests.replay import live_values
 from crm.tests.synced import Crm
 
@@ -96,6 +100,22 @@ def test_small_ranges_in_parallel_lose_and_double_nothing(
     run = big_crm.sync("full")
     assert (run.status, run.unchanged) == ("succeeded", 0)
     big_crm.assert_mirrored()
+
+
+@pytest.mark.parametrize("method", ["ranges", "bulk"])
+def test_beside_notices_postgresql_stores_in_small_pieces_and_loses_nothing(
+    big_crm: Crm, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(reading, "STORED_BESIDE_NOTICES", 20)
+    known_channels()
+    quiet = big_crm.sync("full", "Deals", method=method)
+    NotificationChannel.objects.filter(module="Deals").update(last_event_at=timezone.now())
+    told = big_crm.sync("full", "Deals", method=method)
+    assert (quiet.status, told.status) == ("succeeded", "succeeded")
+    assert (told.seen, told.unchanged) == (quiet.seen, quiet.seen)
+    assert (told.pages >= 450 // 20) == (connection.vendor == "postgresql")
+    assert quiet.pages < 450 // 20
+    big_crm.assert_mirrored("Deals")
 
 
 def test_row_50_what_was_edited_made_and_deleted_since_is_found_by_a_full_sync(crm: Crm) -> None:
