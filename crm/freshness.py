@@ -167,7 +167,7 @@ def _behind(connection: Any, now: datetime) -> list[_Reading]:
     return old if young else []
 
 
-SWITCH = (("write_mode", "mode"), ("write_killed", "is_killed"))
+SWITCH = (("write_mode", "mode"), ("write_killed", "is_killed"), ("write_org", "org_id"))
 SCHEDULE = ("counts_from", "every", "period", "crontab_id")
 
 
@@ -284,7 +284,12 @@ def sync_state(now: datetime) -> SyncState:
         last_run=_summary(last) if last else None,
         api_version=settings.ZOHO.api_version if settings.ZOHO else "",
         crm_name=connection.org_name,
-        is_write_back=switch.mode_of(connection.write_mode, connection.write_killed),
+        is_write_back=switch.mode_of(
+            connection.write_mode,
+            connection.write_killed,
+            connection.write_org,
+            connection.org_id,
+        ),
     )
 
 

@@ -112,6 +112,16 @@ class OutboxEntry(models.Model):
             models.Index(fields=["claim"], condition=~Q(claim=""), name="crm_outbox_claim"),
             # one record's story, and how often a field was changed back lately
             models.Index(fields=["module", "record_id", "id"], name="crm_outbox_record"),
+            # how the way back stands: everything but what is long done
+            models.Index(
+                fields=["status", "created_at"],
+                condition=Q(status__in=(*OPEN, REFUSED)),
+                name="crm_outbox_state",
+            ),
+            # when something was sent last
+            models.Index(
+                fields=["-sent_at"], condition=Q(sent_at__isnull=False), name="crm_outbox_sent"
+            ),
             # drafts and conflicts of a person
             models.Index(fields=["author", "status"], name="crm_outbox_author"),
         ]
@@ -131,6 +141,13 @@ class WriteBack(models.Model):
     id = models.SmallIntegerField(primary_key=True, default=1)
     mode = models.CharField(max_length=8, choices=MODES, default="", blank=True)
     is_killed = models.BooleanField(default=False)
+    org_id = models.CharField(
+        max_length=32,
+        default="",
+        blank=True,
+        editable=False,
+        help_text="The organisation for which the mode was said; it holds for no other.",
+    )
     changed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

@@ -9,14 +9,16 @@ from typing import Any
 
 from django.utils import timezone
 
-from crm.models import Deal, OutboxEntry, WriteBack, outbox
+from crm.models import CrmConnection, Deal, OutboxEntry, WriteBack, outbox
 from crm.tests.synced import Crm
 from crm.writeback import send
 from crm.writeback.outbox import edit
 
 
 def switch(mode: str) -> None:
-    WriteBack.objects.update_or_create(pk=1, defaults={"mode": mode, "is_killed": False})
+    org_id = CrmConnection.objects.values_list("org_id", flat=True).first() or ""
+    said = {"mode": mode, "is_killed": False, "org_id": org_id}
+    WriteBack.objects.update_or_create(pk=1, defaults=said)
 
 
 def change(deal: Deal, author: Any = None, **values: Any) -> None:

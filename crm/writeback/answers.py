@@ -61,6 +61,13 @@ class Report:
     stopped: str = ""
 
 
+class SwitchedOff(Closed):
+    """The switch, or the end of this process, came right before the call: nothing was sent."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__("Not sent: the sending was stopped right before.", code=code)
+
+
 class Stop(Exception):
     """Nothing more can be sent now; what is left waits."""
 
@@ -191,6 +198,9 @@ class Answers:
 
     def _fail(self, module: Module, works: list[Work], error: ZohoError) -> None:
         """The call as a whole. What surely did not happen waits; else its outcome is unknown."""
+        if isinstance(error, SwitchedOff):
+            self._wait(module, works, timedelta(0), uncounted=True)
+            raise Stop(None, error.code, timedelta(0))
         reason = (error.code, error.message)
         was_sent = not isinstance(error, _NOT_SENT)
         if isinstance(error, Unreachable):

@@ -35,6 +35,7 @@ from crm.writeback.answers import (
     Answers,
     Report,
     Stop,
+    SwitchedOff,
     chunks,
 )
 from crm.writeback.claims import Claim, Work
@@ -67,6 +68,9 @@ def send_due(
     report = Report()
     if switch.mode() != switch.ON or settings.ZOHO is None:
         report.stopped = "off"
+        return report
+    if not switch.is_same_crm():
+        report.stopped = "other_organisation"  # the next sync says whether it is
         return report
     claims.take_over(clock())
     if not OutboxEntry.objects.filter(status__in=(outbox.PENDING, outbox.UNKNOWN)).exists():
@@ -263,7 +267,15 @@ class _Sending(Answers):
         for batch in [*batches, *chunks(many, ROWS_A_CALL)]:
             failpoints.pass_by("send.before_call")
             call = rows_out.call_of(module, kind, batch, prepared, self.context)
-            writings[self.pool.submit(call, self.client)] = batch
+            writings[self.pool.submit(self._ask_and_call, call)] = batch
+
+    def _ask_and_call(self, call: Callable[[ZohoClient], list[WriteResult]]) -> list[WriteResult]:
+        """In a thread: nothing leaves once the switch is off. Raises SwitchedOff, ZohoError."""
+        if switch.mode() != switch.ON:
+            raise SwitchedOff("off")
+        if self.should_stop():
+            raise SwitchedOff("stopped")
+        return call(self.client)
 
     def _finish(self, module: Module, writings: dict[Future, list[Work]]) -> None:
         stop: Stop | None = None
@@ -322,8 +334,10 @@ class _Sending(Answers):
         writings: dict[Future, list[Work]] = {}
         if alive and switch.mode() != switch.ON:
             raise Stop(None, "off", timedelta(0))
-        self._call(module, outbox.CREATE, alive, writings)
-        self._finish(module, writings)
+        try:
+            self._call(module, outbox.CREATE, alive, writings)
+        finally:
+            self._finish(module, writings)  # what is under way is settled, whatever stopped it
 
     def _look_for(self, module: Module, works: Sequence[Work]) -> None:
         ids = rows_out.find_created(self.client, module, works, self.context)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, cast
 
-from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -226,7 +226,7 @@ class ConflictsView(StrictParameters, APIView):
     def get(self, request: Request) -> Response:
         pages = Pages()
         rows = pages.paginate_queryset(open_conflicts(), request, view=self)
-        return pages.get_paginated_response([conflict_body(entry) for entry in rows])
+        return pages.get_paginated_response(conflict_bodies(rows))
 
 
 class ResolveConflictView(StrictParameters, APIView):
@@ -254,7 +254,7 @@ class ResolveConflictView(StrictParameters, APIView):
         wanted.is_valid(raise_exception=True)
         keep = wanted.validated_data["keep"]
         decided = decisions.resolve(entry.pk, keep, by=request.user, now=timezone.now())
-        return Response(conflict_body(decided))
+        return Response(conflict_bodies([decided])[0])
 
 
 # -- what the views share --------------------------------------------------------------------------
@@ -328,8 +328,9 @@ def _result_of(deal: Deal, entries: Sequence[OutboxEntry]) -> dict[str, Any]:
 
 
 def outbox_state() -> dict[str, Any]:
-    """Counts and times of the outbox; three queries."""
-    found = OutboxEntry.objects.aggregate(
+    """Counts and times of the outbox; four queries, none over what is long done."""
+    concerned = OutboxEntry.objects.filter(status__in=(*outbox.OPEN, outbox.REFUSED))
+    found = concerned.aggregate(
         pending=Count("pk", filter=Q(status=outbox.PENDING)),
         in_flight=Count("pk", filter=Q(status__in=(outbox.READING, outbox.SENDING))),
         unknown=Count("pk", filter=Q(status=outbox.UNKNOWN)),
@@ -337,8 +338,9 @@ def outbox_state() -> dict[str, Any]:
         refused=Count("pk", filter=Q(status=outbox.REFUSED)),
         failed=Count("pk", filter=Q(status=outbox.DEAD)),
         oldest_pending_at=Min("created_at", filter=Q(status=outbox.PENDING)),
-        last_sent_at=Max("sent_at"),
     )
+    sent = OutboxEntry.objects.filter(sent_at__isnull=False).order_by("-sent_at")
+    found["last_sent_at"] = sent.values_list("sent_at", flat=True).first()
     return {**found, "write_back": switch.mode(), "killed": switch.is_killed()}
 
 
@@ -346,8 +348,16 @@ def open_conflicts() -> QuerySet:
     return OutboxEntry.objects.filter(status=outbox.CONFLICT)
 
 
-def conflict_body(entry: OutboxEntry) -> dict[str, Any]:
-    record = BY_NAME[entry.module].model.objects.filter(pk=entry.record_id).first()
+def conflict_bodies(entries: Sequence[OutboxEntry]) -> list[dict[str, Any]]:
+    """Each with its record; one query a module."""
+    wanted: dict[str, set[int]] = {}
+    for entry in entries:
+        wanted.setdefault(entry.module, set()).add(entry.record_id)
+    found = {name: BY_NAME[name].model.objects.in_bulk(pks) for name, pks in wanted.items()}
+    return [_conflict_body(entry, found[entry.module].get(entry.record_id)) for entry in entries]
+
+
+def _conflict_body(entry: OutboxEntry, record: Any) -> dict[str, Any]:
     base, ours, theirs = (
         _shown(entry.field, json.loads(text or "null"), record)
         for text in (entry.base, entry.new, entry.theirs)
