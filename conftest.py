@@ -7,6 +7,7 @@ the same suite runs on SQLite and on PostgreSQL. Nothing but loopback can be rea
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -29,6 +30,10 @@ hypothesis.settings.register_profile("searching", deadline=None)
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REQUIRE_ALL = os.environ.get("PULSE_REQUIRE_ALL") == "1"
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _home = tempfile.mkdtemp(prefix="pulse-tests-")
 atexit.register(shutil.rmtree, _home, ignore_errors=True)

@@ -214,7 +214,15 @@ def _read_body(reader: Any, headers: dict[str, str]) -> bytes:
         raise BadRequest(400)
     if int(length) > MAX_BODY:
         raise BadRequest(413)
-    return reader.read(int(length)) if length != "0" else b""
+    return _read_whole(reader, int(length))
+
+
+def _read_whole(reader: Any, length: int) -> bytes:
+    """Raises OSError where the caller went away in the middle: half a request is none."""
+    body = reader.read(length) if length else b""
+    if len(body) < length:
+        raise ConnectionAbortedError("the caller went away")
+    return body
 
 
 def _read_chunks(reader: Any) -> bytes:
@@ -232,5 +240,5 @@ def _read_chunks(reader: Any) -> bytes:
         total += size
         if size < 0 or total > MAX_BODY:
             raise BadRequest(413)
-        pieces.append(reader.read(size))
+        pieces.append(_read_whole(reader, size))
         reader.readline(MAX_LINE)

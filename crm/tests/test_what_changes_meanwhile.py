@@ -221,8 +221,7 @@ def test_a_run_gone_on_with_that_meets_a_resting_crm_can_still_be_gone_on_with(
     big_crm.control("faults", rules=[{**fault, "nth": 3}])
     stopped = big_crm.sync("full", method="pages")
     assert (stopped.status, stopped.can_resume) == ("failed", True)
-    SyncRun.objects.update(trigger="schedule")
-    again = runs.request_run(kind="full", trigger="schedule", nudge=False)
+    again = runs.request_run(kind="full", trigger="schedule", method="pages", nudge=False)
     assert again.pk == stopped.pk
 
     def at_rest() -> Any:
