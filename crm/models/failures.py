@@ -62,7 +62,9 @@ class DeletionHold(models.Model):
     CLEARED = "cleared"  # by a full sync: nothing is left to decide
 
     module = models.CharField(max_length=16)
-    run_id = models.BigIntegerField()
+    run_id = models.BigIntegerField(
+        null=True, blank=True, help_text="Empty where sending found that they are gone."
+    )
     zoho_ids = models.JSONField(default=list)
     unasked_ids = models.JSONField(
         default=list,

@@ -157,7 +157,7 @@ def is_too_many(gone: int, live: int) -> bool:
 
 def hold(
     module: Module,
-    run_id: int,
+    run_id: int | None,
     gone: Sequence[int],
     live: int,
     *,

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from crm.models import CrmConnection, Deal, OutboxEntry, outbox
+from crm.models import CrmConnection, Deal, DeletionHold, OutboxEntry, outbox
 from crm.sync.modules import DEALS
 from crm.tests.synced import Crm
+from crm.tests.test_write_back_conversion import a_lead, converted
 from crm.tests.writing import a_deal, change, entries, only_entry, send_now, there
 from crm.tests.writing import switch as switch_to
-from crm.writeback import switch
-from crm.writeback.outbox import create, delete
+from crm.writeback import decisions, switch
+from crm.writeback.outbox import create, delete, edit
 from crm.zoho.factory import client_from_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -200,3 +201,134 @@ def test_a_stop_among_creations_settles_those_under_way(mirror, manager):
     assert len(set(mirror.ids()) - before) == 1
     statuses = sorted(OutboxEntry.objects.values_list("status", flat=True))
     assert statuses == [outbox.DONE, outbox.PENDING, outbox.PENDING]
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def test_row_80_a_record_that_cannot_be_read_holds_up_no_other(mirror, manager):
+    deals = open_deals(10)
+    for deal in deals:
+        change(deal, manager, next_step="Ours")
+    hidden = deals[0]
+    mirror.control("hold", module="Deals", ids=[hidden.zoho_id], **{"as": "approval"})
+    denied = {"code": "NO_PERMISSION", "status": "error", "message": "denied", "details": {}}
+    rule = {"do": "status", "status": 403, "method": "GET", "times": 0, "body": denied}
+    rule["path"] = f"/crm/v8/Deals/{hidden.zoho_id}"
+    mirror.control("faults", rules=[rule])
+    report = send_now()
+    assert (report.sent, report.waiting, report.stopped) == (9, 1, "")
+    entry = only_entry(hidden)
+    assert (entry.status, entry.code) == (outbox.PENDING, "NO_PERMISSION")
+    mirror.control("clear_faults")
+    mirror.control("release", module="Deals", ids=[hidden.zoho_id])
+    assert send_now(later=3600).sent == 1
+
+
+def test_many_records_gone_at_once_are_held_for_ops(big_crm, manager):
+    big_crm.sync()
+    deals = open_deals(80)
+    for deal in deals:
+        change(deal, manager, next_step="Ours")
+    nothing = {"do": "status", "status": 204, "body": "", "method": "GET", "times": 0}
+    big_crm.control("faults", rules=[{**nothing, "path": "/crm/v8/Deals"}])
+    send_now()
+    assert Deal.objects.live().filter(pk__in=[deal.pk for deal in deals]).count() == 80
+    held = DeletionHold.objects.get(status=DeletionHold.HELD)
+    assert set(held.zoho_ids) == {deal.zoho_id for deal in deals}
+    assert set(OutboxEntry.objects.values_list("status", "code")) == {
+        (outbox.PENDING, "deletions_held")
+    }
+    big_crm.control("clear_faults")
+    assert send_now(later=3600).sent == 80  # nothing of it was true
+
+
+def test_row_80_a_vanished_record_that_cannot_be_asked_for_loses_no_answer(mirror, manager):
+    deals = open_deals(10)
+    for deal in deals:
+        change(deal, manager, next_step="Ours")
+    gone = deals[0]
+
+    def vanish(*_: Any) -> None:
+        mirror.control("delete", module="Deals", ids=[gone.zoho_id])
+        path = f"/crm/v8/Deals/{gone.zoho_id}"
+        rule = {"do": "status", "status": 503, "method": "GET", "times": 0, "path": path}
+        mirror.control("faults", rules=[rule])
+
+    report = send_now(make_client=lambda: Meanwhile(after_by_ids=vanish))
+    assert (report.sent, report.waiting) == (9, 1)
+    mirror.control("clear_faults")
+    send_now(later=3600)
+    assert only_entry(gone).code == "record_deleted"
+
+
+def test_row_83_what_the_crm_always_calls_modified_is_given_up(mirror, manager):
+    deal = a_deal(mirror)
+    change(deal, manager, next_step="Ours")
+    item = {"code": "ALREADY_MODIFIED", "status": "error", "message": "m", "details": {}}
+    rule = {"do": "status", "method": "PUT", "status": 412, "times": 0, "path": "/crm/v8/Deals"}
+    mirror.control("faults", rules=[{**rule, "body": {"data": [item]}}])
+    for step in range(14):
+        send_now(later=60 * step)
+    entry = only_entry(deal)
+    assert (entry.status, entry.code) == (outbox.DEAD, "ALREADY_MODIFIED")
+    assert entry.attempts == 12
+
+
+# -- creations and conversions ---------------------------------------------------------------------
+
+
+def test_row_82_a_deal_that_is_bound_already_is_not_sent_whole_again(mirror, manager):
+    deal = a_new_deal(mirror, manager, next_step="Ours")
+    assert send_now().sent == 1
+    deal.refresh_from_db()
+    # as after a worker's death right behind the binding, where queries are refused
+    OutboxEntry.objects.update(status=outbox.UNKNOWN, attempts=1)
+    theirs(mirror, deal)
+    refusal = {"code": "INVALID_QUERY", "status": "error", "message": "no", "details": {}}
+    rule = {"do": "status", "status": 400, "method": "POST", "path": "/crm/v8/coql"}
+    mirror.control("faults", rules=[{**rule, "body": refusal}])
+    send_now(later=100)
+    assert there(mirror, deal, "Next_Step") == "Theirs"
+    assert only_entry(deal).status == outbox.DONE
+
+
+def test_row_82_a_lost_conversion_is_not_refused_because_its_deal_cannot_be_read(mirror):
+    lead = a_lead()
+    pk = converted(lead)
+    rule = {"do": "reset", "method": "POST", "when": "after", "path": "/crm/v8/Leads/"}
+    mirror.control("faults", rules=[rule])
+    assert send_now().unknown == 1
+    down = {"do": "status", "status": 503, "method": "GET", "times": 0, "path": "/crm/v8/Deals"}
+    mirror.control("faults", rules=[down])
+    assert send_now(later=120).refused == 0
+    mirror.control("clear_faults")
+    send_now(later=7200)
+    assert only_entry(lead, "Leads").status == outbox.DONE
+    deal = Deal.objects.live().get(pk=pk)
+    assert str(deal.zoho_id) in mirror.ids()
+    mirror.sync("delta")
+    mirror.assert_mirrored()
+
+
+def test_a_dismissed_conversion_takes_its_deal_back_with_its_changes(mirror, manager):
+    lead = a_lead()
+    pk = converted(lead)
+    edit(Deal.objects.get(pk=pk), {"next_step": "x"}, author=manager, now=timezone.now())
+    entry = only_entry(lead, "Leads")
+    OutboxEntry.objects.filter(pk=entry.pk).update(status=outbox.DEAD)
+    decisions.dismiss(entry.pk, by=manager, now=timezone.now())
+    deal = Deal.objects.get(pk=pk)
+    assert deal.deleted_at is not None
+    assert {e.status for e in entries(deal)} == {outbox.WITHDRAWN}
+
+
+def test_edits_of_a_refused_conversions_deal_wait_no_more(mirror, manager):
+    lead = a_lead()
+    pk = converted(lead)
+    edit(Deal.objects.get(pk=pk), {"next_step": "x"}, author=manager, now=timezone.now())
+    refusal = {"code": "NOT_ALLOWED", "status": "error", "message": "no", "details": {}}
+    rule = {"do": "status", "method": "POST", "status": 400, "path": "/crm/v8/Leads/"}
+    mirror.control("faults", rules=[{**rule, "body": {"data": [refusal]}}])
+    assert send_now().refused == 1
+    assert {e.status for e in entries(Deal.objects.get(pk=pk))} == {outbox.WITHDRAWN}

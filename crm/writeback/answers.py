@@ -7,7 +7,7 @@ anything else; what is refused for good shows the CRM's value again. Calls are m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ import structlog
 from crm import failpoints
 from crm.mapping import convert
 from crm.models import OutboxEntry, outbox
-from crm.sync.deletions import UNKNOWN_ID
+from crm.sync import deletions
 from crm.sync.modules import ACCOUNTS, CONTACTS, DEALS, LEADS, Module
 from crm.sync.reading import id_of
 from crm.sync.store import Store
@@ -29,7 +29,9 @@ from crm.zoho.errors import (
     BreakerOpen,
     Closed,
     CreditsExhausted,
+    FixFields,
     FixRequest,
+    NotPermitted,
     RateLimited,
     Reauthenticate,
     RetryLater,
@@ -44,7 +46,22 @@ MOST_ATTEMPTS = 12
 RETRY, RETRY_CAP = timedelta(seconds=30), timedelta(hours=1)
 OUTAGE_PAUSE = timedelta(seconds=30)
 NOT_OURS_PAUSE = timedelta(minutes=15)
+HELD = (
+    "deletions_held",
+    "The CRM says that this record and many others are gone: ops must confirm it first.",
+)
 _NOT_SENT = (BreakerOpen, Closed, CreditsExhausted, RateLimited)
+
+
+@dataclass
+class Reading:
+    """Records as they were at `read_at`; the ids that are really gone, and those that the CRM
+    refuses to show, with its reason."""
+
+    read_at: datetime
+    records: list[RawRecord] = field(default_factory=list)
+    gone: set[Any] = field(default_factory=set)
+    unclear: dict[Any, ZohoError] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,25 +101,26 @@ class Answers:
     clock: Callable[[], datetime]
     report: Report
     context: WritingContext
+    # Records of this round that the CRM does not have, and how many there were in this sending.
+    vanished: list[Work] = field(default_factory=list, init=False)
+    marked: int = field(default=0, init=False)
 
     def _settle(self, module: Module, works: list[Work], answers: Sequence[WriteResult]) -> None:
         answered_at = self.clock()
         failpoints.pass_by("send.before_settle")
-        taken, refused, again = [], {}, []
+        taken, refused, again, vanished = [], {}, [], []
         for work, answer in zip(works, answers, strict=True):
             outcome = results.outcome_of(answer)
             if outcome.kind == results.TAKEN:
                 taken.append((work, answer))
             elif outcome.kind == results.GONE:
-                again += self._gone(module, work)
+                vanished.append(work)
             elif outcome.kind == results.REFUSED:
                 more, waits = rows_out.refusals(module, work, outcome, self.context)
                 refused.update(more)
                 self._wait(module, waits, timedelta(0), uncounted=True)
             elif outcome.kind == results.READ_AGAIN:
-                # At once, but not for ever: a clock that differs would refuse it each time.
-                pause = timedelta(0) if work.attempts <= 3 else RETRY
-                self._wait(module, [work], pause, (outcome.code, outcome.message))
+                self._read_again(module, work, (outcome.code, outcome.message))
             else:
                 self._later(module, work, outcome)
         again += self._taken(module, taken, answered_at)
@@ -117,6 +135,8 @@ class Answers:
                 and any(entry.pk in refused for entry in work.entries)
             ]
         failpoints.pass_by("send.after_settle")
+        for work in vanished:
+            self._gone(module, work)
         self._learn(module, again)
 
     def _taken(
@@ -143,49 +163,77 @@ class Answers:
         ids = {work.record_id: work.zoho_id for work, _ in taken}
         return [ids[e.record_id] for e in settle.mark_sent(module, edits, answered_at)]
 
-    def _gone(self, module: Module, work: Work) -> list[Any]:
+    def _gone(self, module: Module, work: Work) -> None:
         """The CRM does not know the id: asked for once more by itself, then believed."""
-        if self.client.record(module.name, work.zoho_id or 0) is None:
-            tell_deletions(module, [work.zoho_id or 0], source="writeback")
-            if work.kind == outbox.DELETE:
-                settle.finish(module, work.entries, self.clock())
-            self.report.refused += work.kind == outbox.EDIT
+        try:
+            record = self.client.record(module.name, work.zoho_id or 0)
+        except ZohoError as error:
+            self._wait(module, [work], RETRY, (error.code, error.message))
+            return
+        if record is None:
+            self.vanished.append(work)
         else:
             self._wait(module, [work], RETRY)
-        return []
 
-    def _read(self, module: Module, ids: Sequence[Any]) -> tuple[datetime, list[RawRecord], set]:
-        """In a thread: the records as they are now; and the ids that are really gone."""
-        read_at = self.clock()
+    def _tell_vanished(self, module: Module) -> None:
+        """At the end of a round: what the CRM does not have is marked, or held for ops where it is
+        more at once than is plausible."""
+        works, self.vanished = self.vanished, []
+        if not works:
+            return
+        gone = [work.zoho_id or 0 for work in works if work.kind != outbox.DELETE]
+        self.marked += len(gone)
+        live = module.model.objects.live().count() if self.marked > deletions.IDS_PER_CALL else 0
+        if live and deletions.is_too_many(self.marked, live):
+            deletions.hold(module, None, deletions.live_ids(module, gone), live)
+            held = [work for work in works if work.kind != outbox.DELETE]
+            self._wait(module, held, NOT_OURS_PAUSE, HELD, uncounted=True)
+            works = [work for work in works if work.kind == outbox.DELETE]
+        tell_deletions(module, sorted(work.zoho_id or 0 for work in works), source="writeback")
+        for work in works:
+            if work.kind == outbox.DELETE:
+                settle.finish(module, work.entries, self.clock())
+                self.report.settled += 1
+            self.report.refused += len(work.entries) * (work.kind == outbox.EDIT)
+
+    def _read(self, module: Module, ids: Sequence[Any]) -> Reading:
+        """In a thread. Raises RetryLater and Reauthenticate alone: what else is wrong concerns
+        these records."""
+        reading = Reading(self.clock())
         names = self.context.api_names(module.name)
         try:
             page = self.client.by_ids(module.name, ids, names, converted=module.converted)
-            records = list(page.records)
-        except FixRequest as error:
-            if error.code != UNKNOWN_ID:
-                raise
-            records = []  # one of them it does not know: each is asked for by itself
-        found = {id_of(record) for record in records}
-        gone = set()
+            reading.records += page.records
+        except (NotPermitted, FixFields) as error:
+            reading.unclear = dict.fromkeys(ids, error)
+            return reading
+        except FixRequest:
+            pass  # one of them it does not know: each is asked for by itself
+        found = {id_of(record) for record in reading.records}
         for zoho_id in ids:
-            if zoho_id not in found:
+            if zoho_id in found:
+                continue
+            try:
                 # Lists hide what waits for approval: only the record itself says that it is gone.
                 record = self.client.record(module.name, zoho_id)
-                if record is None:
-                    gone.add(zoho_id)
-                else:
-                    records.append(record)
-        return read_at, records, gone
+            except FixRequest as error:
+                reading.unclear[zoho_id] = error
+                continue
+            if record is None:
+                reading.gone.add(zoho_id)
+            else:
+                reading.records.append(record)
+        return reading
 
     def _learn(self, module: Module, ids: Sequence[Any]) -> None:
         """Read these and store them, as a delta would later."""
         for some in chunks(list(dict.fromkeys(ids)), IDS_A_READING):
             try:
-                read_at, records, _ = self._read(module, some)
+                reading = self._read(module, some)
             except ZohoError as error:
                 log.info("write_back_not_read_again", reason=error.code)  # the delta will
                 return
-            self._store(module, records, read_at)
+            self._store(module, reading.records, reading.read_at)
 
     def _store(self, module: Module, records: Sequence[RawRecord], read_at: datetime) -> None:
         if records:
@@ -229,10 +277,17 @@ class Answers:
             self._mark_to_go_alone(works)
             return
         if isinstance(error, FixRequest) and error.code == "ALREADY_MODIFIED":
-            self._wait(module, works, timedelta(0) if works[0].attempts <= 3 else RETRY, reason)
+            self._read_again(module, works[0], reason)
             return
         result = WriteResult(False, None, error.code, error.crm_message, error.details)
         self._settle(module, works, [result])
+
+    def _read_again(self, module: Module, work: Work, reason: tuple[str, str]) -> None:
+        """At once, but not for ever: a clock that differs would refuse it each time."""
+        if work.attempts >= MOST_ATTEMPTS:
+            settle.give_up(module, work.entries, reason)
+            return
+        self._wait(module, [work], timedelta(0) if work.attempts <= 3 else RETRY, reason)
 
     def _mark_to_go_alone(self, works: Sequence[Work]) -> None:
         pks = [entry.pk for work in works for entry in work.entries]

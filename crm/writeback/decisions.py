@@ -15,6 +15,7 @@ from crm.writeback.conflicts import same
 from crm.writeback.context import WritingContext
 from crm.writeback.local import LOCAL, LocalRows
 from crm.writeback.outbox import Kept, edit, wake
+from crm.writeback.settle import take_back_deal
 
 OURS, THEIRS = "ours", "theirs"
 
@@ -117,6 +118,7 @@ def dismiss(entry_id: int, *, by: Any, now: datetime) -> OutboxEntry:
             rows.mark_deleted(entry.record_id, by.get_username() if by else "")
         elif was_dead:
             _take(rows, entry, False)
+            take_back_deal(entry, context, now)
         rows.save()
     return entry
 

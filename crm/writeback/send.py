@@ -24,8 +24,7 @@ from crm.mapping import convert
 from crm.models import OutboxEntry, outbox
 from crm.sync.modules import DEALS, LEADS, ORDER, Module
 from crm.sync.reading import id_of
-from crm.sync.tombstones import tell_deletions
-from crm.writeback import claims, rows_out, settle, switch
+from crm.writeback import claims, results, rows_out, settle, switch
 from crm.writeback.answers import (
     IDS_A_READING,
     NOT_OURS_PAUSE,
@@ -33,6 +32,7 @@ from crm.writeback.answers import (
     RETRY,
     ROWS_A_CALL,
     Answers,
+    Reading,
     Report,
     Stop,
     SwitchedOff,
@@ -40,7 +40,7 @@ from crm.writeback.answers import (
 )
 from crm.writeback.claims import Claim, Work
 from crm.writeback.context import WritingContext
-from crm.zoho.client import RawRecord, WriteResult, ZohoClient
+from crm.zoho.client import WriteResult, ZohoClient
 from crm.zoho.errors import (
     RetryLater,
     ZohoError,
@@ -49,6 +49,11 @@ from crm.zoho.factory import client_from_settings
 
 # Records of one round: enough for every connection, few enough to be claimed for a short time.
 ROUND = 1000
+
+
+_NOT_READY = results.Outcome(
+    results.WAIT, "refers_to_none", "A record that it refers to is not in the CRM yet."
+)
 
 
 def _writing_client() -> ZohoClient:
@@ -150,9 +155,12 @@ class _Sending(Answers):
                 ready += self._compare(
                     module,
                     [work for reading in done for work in readings[reading]],
-                    min(read_at for read_at, _, _ in read),
-                    [record for _, records, _ in read for record in records],
-                    set().union(*(gone for _, _, gone in read)),
+                    Reading(
+                        min(one.read_at for one in read),
+                        [record for one in read for record in one.records],
+                        set().union(*(one.gone for one in read)),
+                        {zoho_id: why for one in read for zoho_id, why in one.unclear.items()},
+                    ),
                 )
                 full = len(ready) // ROWS_A_CALL * ROWS_A_CALL
                 self._start(module, ready[:full], writings)
@@ -179,30 +187,27 @@ class _Sending(Answers):
             self.report.refused += len(refused)
         return left
 
-    def _compare(
-        self,
-        module: Module,
-        works: list[Work],
-        read_at: datetime,
-        records: list[RawRecord],
-        gone: set,
-    ) -> list[Work]:
+    def _compare(self, module: Module, works: list[Work], reading: Reading) -> list[Work]:
         """Through the door; what is still to be sent comes back."""
-        self._store(module, records, read_at)
+        self._store(module, reading.records, reading.read_at)
         failpoints.pass_by("send.after_reading")
-        if gone:
-            tell_deletions(module, sorted(gone), source="writeback")
         statuses = dict(
             OutboxEntry.objects.filter(
                 pk__in=[e.pk for work in works for e in work.entries]
             ).values_list("pk", "status")
         )
         self._count_settled(statuses.values())
-        values = {id_of(record): record.value for record in records}
+        values = {id_of(record): record.value for record in reading.records}
         left = []
         for work in works:
             work.entries = [e for e in work.entries if statuses.get(e.pk) == outbox.READING]
             if not work.entries:
+                continue
+            if work.zoho_id in reading.gone:
+                self.vanished.append(work)
+                continue
+            if work.zoho_id in reading.unclear:
+                self._later(module, work, _unreadable(reading.unclear[work.zoho_id]))
                 continue
             if work.kind == outbox.CONVERT and self._is_converted(work, values.get(work.zoho_id)):
                 continue
@@ -217,7 +222,16 @@ class _Sending(Answers):
         made = lead.get(writer.api_name("converted_deal_zoho_id"))
         deal_zoho_id = convert.record_id(made.get("id") if isinstance(made, dict) else made)
         if deal_zoho_id is not None:
-            self._learn(DEALS, [deal_zoho_id])  # the door knows ours by its external id
+            try:
+                reading = self._read(DEALS, [deal_zoho_id])
+            except ZohoError as error:
+                reading = Reading(self.clock(), unclear={deal_zoho_id: error})
+            # The door knows ours by its external id.
+            self._store(DEALS, reading.records, reading.read_at)
+            for error in reading.unclear.values():
+                # Whose deal it is cannot be told: it waits, and is read first again.
+                self._later(LEADS, work, _unreadable(error, RETRY))
+                return True
         deal_id = work.entries[0].details.get("deal_id")
         is_ours = (
             deal_id is None
@@ -259,7 +273,8 @@ class _Sending(Answers):
         if not works:
             return
         prepared = rows_out.prepare(module, kind, works, self.context)
-        self._wait(module, prepared.not_ready, timedelta(seconds=30))
+        for work in prepared.not_ready:
+            self._later(module, work, _NOT_READY)
         sending = self.claim.begin_sending(prepared.works, self.clock())
         is_alone = [work.goes_alone or kind == outbox.CONVERT for work in sending]
         batches = [[work] for work, alone in zip(sending, is_alone, strict=True) if alone]
@@ -293,6 +308,7 @@ class _Sending(Answers):
                         stop = again
             if taken:
                 self._settle(module, [work for work, _ in taken], [said for _, said in taken])
+        self._tell_vanished(module)
         if stop is not None:
             raise stop
 
@@ -309,7 +325,7 @@ class _Sending(Answers):
                 only=(outbox.READING,),
             )
 
-    def _result_of(self, reading: Future) -> tuple[datetime, list[RawRecord], set]:
+    def _result_of(self, reading: Future) -> Reading:
         try:
             return reading.result()
         except RetryLater as error:
@@ -330,7 +346,7 @@ class _Sending(Answers):
                 self._look_for(module, some)
         except ZohoError as error:
             raise Stop(error, error.code, OUTAGE_PAUSE) from error
-        alive = self._compare(module, works, self.clock(), [], set())
+        alive = self._without_bound(module, self._compare(module, works, Reading(self.clock())))
         writings: dict[Future, list[Work]] = {}
         if alive and switch.mode() != switch.ON:
             raise Stop(None, "off", timedelta(0))
@@ -339,11 +355,23 @@ class _Sending(Answers):
         finally:
             self._finish(module, writings)  # what is under way is settled, whatever stopped it
 
+    def _without_bound(self, module: Module, works: list[Work]) -> list[Work]:
+        """Whose record the CRM has by now is made: sending it whole again would overwrite what
+        somebody changed there since."""
+        rows = module.model.objects.filter(pk__in=[work.record_id for work in works])
+        bound = set(rows.filter(zoho_id__isnull=False).values_list("pk", flat=True))
+        for work in works:
+            if work.record_id in bound:
+                settle.finish(module, work.entries, self.clock())
+                self.report.settled += 1
+        return [work for work in works if work.record_id not in bound]
+
     def _look_for(self, module: Module, works: Sequence[Work]) -> None:
         ids = rows_out.find_created(self.client, module, works, self.context)
         for some in chunks(ids, IDS_A_READING):
-            read_at, records, _ = self._read(module, some)
-            self._store(module, records, read_at)  # the door knows them by their external id
+            reading = self._read(module, some)
+            # The door knows them by their external id.
+            self._store(module, reading.records, reading.read_at)
 
 
 def _as_they_come(calls: Iterable[Future]) -> Iterator[list[Future]]:
@@ -376,6 +404,11 @@ def _close(pool: ThreadPoolExecutor, threads: int) -> None:
     for _ in range(threads):
         pool.submit(close)
     pool.shutdown(wait=True)
+
+
+def _unreadable(error: ZohoError, first: timedelta = NOT_OURS_PAUSE) -> results.Outcome:
+    pauses = (first, timedelta(hours=4))
+    return results.Outcome(results.WAIT, error.code, error.message, pauses)
 
 
 def _may_exist(work: Work) -> bool:

@@ -167,19 +167,23 @@ def refuse(
                 known = entry.base if entry.theirs is None else entry.theirs
                 back[entry.record_id][entry.field] = json.loads(known or "null")
             if entry.kind == outbox.CONVERT:
-                _take_back_deal(entry, context, now)
+                take_back_deal(entry, context, now)
         before = rows.values_of(back)
         for pk, values in back.items():
             rows.put(pk, before[pk], values)
         rows.save()
 
 
-def _take_back_deal(entry: OutboxEntry, context: WritingContext, now: datetime) -> None:
+def take_back_deal(entry: OutboxEntry, context: WritingContext, now: datetime) -> None:
+    """A conversion does not happen: the deal that it had made here goes, with its changes."""
     deal_id = entry.details.get("deal_id")
     if deal_id is not None:
         deals = LocalRows(DEALS, context, source=WRITE_BACK, author_id=None, now=now, most=1)
         deals.mark_deleted(deal_id, "")
         deals.save()
+        OutboxEntry.objects.filter(
+            module=DEALS.name, record_id=deal_id, status__in=outbox.OPEN
+        ).update(status=outbox.WITHDRAWN, settled_at=now)
 
 
 def close_old(now: datetime, *, after: timedelta = timedelta(days=1)) -> int:
