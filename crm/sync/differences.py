@@ -62,6 +62,15 @@ def held_by_us(module: Module, rows: dict[int, tuple]) -> defaultdict[int, set[s
     return held
 
 
+def leaving(module: Module) -> set[int]:
+    """The CRM's ids of records whose deletion here is on its way there."""
+    deleted = OutboxEntry.objects.filter(
+        module=module.name, kind=outbox.DELETE, status__in=outbox.OPEN
+    )
+    rows = module.model.objects.filter(pk__in=deleted.values("record_id"), zoho_id__isnull=False)
+    return set(rows.values_list("zoho_id", flat=True))
+
+
 def is_younger(row: tuple, read_at: datetime) -> bool:
     """Stored after the page was read, by a notice or a delta in between."""
     return row[2] is not None and row[2] >= read_at

@@ -38,6 +38,7 @@ from crm.sync.differences import (
     held_by_us,
     is_younger,
     judge,
+    leaving,
     mapped_of,
     money_of,
     rows_of,
@@ -177,6 +178,7 @@ def _compare_page(
     theirs = mapped_of(fields, batch.records)
     rows = rows_of(module, fields, span)
     ours = held_by_us(module, rows)
+    deleted_here = leaving(module)
     found: list[MirrorDifference] = []
     mark = part.watermark_before
     for zoho_id, mapped in theirs.items():
@@ -184,6 +186,7 @@ def _compare_page(
         tally.theirs += 1
         is_waiting = mark is not None and mapped.modified_at is not None and (
             mapped.modified_at > mark)  # fmt: skip
+        is_waiting = is_waiting or (row is None and zoho_id in deleted_here)
         if is_waiting or (row is not None and is_younger(row, batch.read_at)):
             tally.waiting += is_waiting
             tally.ours += row is not None

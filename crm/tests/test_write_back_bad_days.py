@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from crm.models import CrmConnection, Deal, DeletionHold, OutboxEntry, outbox
+from crm.models import CrmConnection, Deal, DeletionHold, OutboxEntry, Reconciliation, outbox
 from crm.sync.modules import DEALS
 from crm.tests.synced import Crm
 from crm.tests.test_write_back_conversion import a_lead, converted
@@ -332,3 +332,29 @@ def test_edits_of_a_refused_conversions_deal_wait_no_more(mirror, manager):
     mirror.control("faults", rules=[{**rule, "body": {"data": [refusal]}}])
     assert send_now().refused == 1
     assert {e.status for e in entries(Deal.objects.get(pk=pk))} == {outbox.WITHDRAWN}
+
+
+def test_the_nightly_proof_does_not_call_a_deletion_that_waits_a_difference(mirror, manager):
+    switch_to("off")
+    remove(a_deal(mirror), manager)
+    mirror.sync("reconcile")
+    assert Reconciliation.objects.get().is_exact
+
+
+@pytest.mark.parametrize("undone_by", ["refusal", "dismissal"])
+def test_row_88_a_deletion_undone_shows_what_the_crm_has_by_now(mirror, manager, undone_by):
+    deal = a_deal(mirror)
+    switch_to("off")
+    remove(deal, manager)
+    theirs(mirror, deal)
+    mirror.sync("delta")
+    decisions.resolve(only_entry(deal).pk, "ours", by=manager, now=timezone.now())
+    if undone_by == "refusal":
+        type(manager).objects.filter(pk=manager.pk).update(is_active=False)
+        assert send_now().refused == 1
+    else:
+        OutboxEntry.objects.update(status=outbox.DEAD)
+        decisions.dismiss(only_entry(deal).pk, by=manager, now=timezone.now())
+    deal.refresh_from_db()
+    assert (deal.deleted_at, deal.next_step) == (None, "Theirs")
+    mirror.assert_mirrored()

@@ -15,7 +15,7 @@ from crm.writeback.conflicts import same
 from crm.writeback.context import WritingContext
 from crm.writeback.local import LOCAL, LocalRows
 from crm.writeback.outbox import Kept, edit, wake
-from crm.writeback.settle import take_back_deal
+from crm.writeback.settle import last_read, take_back_deal
 
 OURS, THEIRS = "ours", "theirs"
 
@@ -113,7 +113,7 @@ def dismiss(entry_id: int, *, by: Any, now: datetime) -> OutboxEntry:
         if was_dead and entry.kind == outbox.EDIT:
             _take(rows, entry, json.loads(entry.base or "null"))
         elif was_dead and entry.kind == outbox.DELETE:
-            rows.restore(entry.record_id)
+            _take(rows, entry, last_read(entry))
         elif was_dead and entry.kind == outbox.CREATE:
             rows.mark_deleted(entry.record_id, by.get_username() if by else "")
         elif was_dead:

@@ -160,6 +160,7 @@ def refuse(
             entry.save()
             if entry.kind == outbox.DELETE:
                 rows.restore(entry.record_id)
+                back[entry.record_id] |= last_read(entry)
             elif later is not None:
                 later.base = entry.base
                 later.save(update_fields=["base"])
@@ -172,6 +173,20 @@ def refuse(
         for pk, values in back.items():
             rows.put(pk, before[pk], values)
         rows.save()
+
+
+def last_read(deletion: OutboxEntry) -> dict[str, Any]:
+    """What the CRM was last seen to hold, of a record whose deletion is undone: while it waited
+    the row took nothing. Fields with a change on its way keep ours."""
+    held = OutboxEntry.objects.filter(
+        module=deletion.module,
+        record_id=deletion.record_id,
+        kind=outbox.EDIT,
+        status__in=outbox.OPEN,
+    )
+    ours = set(held.values_list("field", flat=True))
+    known = {**json.loads(deletion.base or "{}"), **json.loads(deletion.theirs or "{}")}
+    return {name: value for name, value in known.items() if name not in ours}
 
 
 def take_back_deal(entry: OutboxEntry, context: WritingContext, now: datetime) -> None:
