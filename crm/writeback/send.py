@@ -228,9 +228,9 @@ class _Sending(Answers):
                 reading = Reading(self.clock(), unclear={deal_zoho_id: error})
             # The door knows ours by its external id.
             self._store(DEALS, reading.records, reading.read_at)
-            for why in reading.unclear.values():
+            for refusal in reading.unclear.values():
                 # Whose deal it is cannot be told: it waits, and is read first again.
-                self._later(LEADS, work, _unreadable(why, RETRY))
+                self._later(LEADS, work, _unreadable(refusal, RETRY))
                 return True
         deal_id = work.entries[0].details.get("deal_id")
         is_ours = (
