@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pytest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.utils import timezone
 
 from crm import webhook
@@ -50,7 +50,6 @@ def as_before(claim: Claim, status: str) -> None:
         Notice.objects.filter(pk__in=list(rows)).update(status=status, run_id=claim.run.pk)
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
 @pytest.mark.parametrize(
     ("work", "status"),
     [(inbox.keep, "taken"), (put_back, "taken"), (settle, "taken"), (retry, "dead")],
