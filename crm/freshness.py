@@ -16,6 +16,7 @@ from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum, Val
 from django.db.models.functions import Coalesce
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
+from crm import heartbeat
 from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule, WriteBack
 from crm.models import runs as ledger
 from crm.sync import credits, modules
@@ -76,6 +77,7 @@ class SyncState:
 
     `sentence` and `advice` are for everybody; `cause` is what ops need to mend it ("" if there is
     nothing to mend). `failures` calls in a row have failed by now: 0 while the CRM answers.
+    `work_delayed_since`: since when no worker was heard of, if that is too long.
     """
 
     state: str
@@ -93,6 +95,7 @@ class SyncState:
     api_version: str
     crm_name: str
     is_write_back: str
+    work_delayed_since: datetime | None = None
 
     @property
     def is_configured(self) -> bool:
@@ -119,6 +122,7 @@ def _connection(now: datetime) -> Any:
     found = CrmConnection.objects.annotate(
         **_states(),
         weather=Subquery(_weather(now).values("value")[:1]),
+        worker_at=Subquery(_worker().values("set_at")[:1]),
         **{name: Subquery(WriteBack.objects.values(column)[:1]) for name, column in SWITCH},
         **{name: Subquery(_schedule().values(name)[:1]) for name in SCHEDULE},
     ).first()
@@ -192,10 +196,16 @@ def _weather(now: datetime) -> QuerySet:
     return SharedValue.objects.filter(name=name, expires_at__gt=now.timestamp())
 
 
+def _worker() -> QuerySet:
+    """When a worker was last heard of."""
+    return SharedValue.objects.filter(name=heartbeat.NAME)
+
+
 def _never_tried() -> Any:
     """Before the first attempt there is no row; looking at a page makes none."""
     connection: Any = CrmConnection()
     connection.weather = None
+    connection.worker_at = _worker().values_list("set_at", flat=True).first()
     for name, column in SWITCH:
         setattr(connection, name, WriteBack.objects.values_list(column, flat=True).first())
     for name in _states():
@@ -290,6 +300,7 @@ def sync_state(now: datetime) -> SyncState:
             connection.write_org,
             connection.org_id,
         ),
+        work_delayed_since=heartbeat.silent_since(connection.worker_at, now),
     )
 
 

@@ -18,6 +18,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from kombu.exceptions import OperationalError
 
+from crm import heartbeat
 from crm.errors import CrmError, CrmUnreachable, SyncUnderWay
 from crm.models import ExchangeRate, MirrorState, SyncRun
 from crm.models import runs as ledger
@@ -171,6 +172,7 @@ def _half_a_slot(kind: str) -> timedelta:
 @shared_task
 def sweep() -> None:
     """What a nudge missed: queued runs, runs whose worker died, the first full sync, derivation."""
+    heartbeat.beat(timezone.now())
     if settings.ZOHO is None:
         return
     run = runs.active_run()

@@ -188,6 +188,9 @@ class StatusSerializer(serializers.Serializer):
     write_back = serializers.ChoiceField(choices=["off", "preview", "on"], source="is_write_back")
     freshness_seconds = serializers.IntegerField(allow_null=True)
     api_version = serializers.CharField()
+    work_delayed_since = serializers.DateTimeField(
+        allow_null=True, help_text="Since when no worker was heard of; null while they work."
+    )
 
     def get_sync_in_progress(self, state) -> bool:
         return state.run is not None

@@ -14,7 +14,9 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
+from crm import heartbeat
 from crm.models import CrmConnection, Deal, MirrorState, SyncRun, SyncRunModule
+from crm.tasks import sweep
 from o2r.models import ClosedDay, Opportunity, PipelineCell, RecomputeState
 from o2r.tests import mirror_rows as rows
 from o2r.views.shell import business_today
@@ -112,7 +114,7 @@ def test_pages_have_no_known_barrier(signed_in: Any, theme: str) -> None:
     assert {path: barriers for path, barriers in found.items() if barriers} == {}
 
 
-@pytest.mark.parametrize("state", ["down", "late", "first", "none", "running"])
+@pytest.mark.parametrize("state", ["down", "late", "first", "none", "running", "no worker"])
 def test_no_state_of_the_mirror_brings_a_barrier(signed_in: Any, settings: Any, state: str) -> None:
     if state == "down":
         rows.refused("The CRM cannot be reached.")
@@ -120,6 +122,8 @@ def test_no_state_of_the_mirror_brings_a_barrier(signed_in: Any, settings: Any, 
         rows.synced(minutes_ago=40)
     elif state == "none":
         settings.ZOHO = None
+    elif state == "no worker":
+        heartbeat.beat(timezone.now() - timedelta(minutes=10))
     else:
         if state == "first":
             MirrorState.objects.all().delete()
@@ -321,6 +325,25 @@ def test_a_sync_is_started_watched_and_its_end_renews_the_figures(signed_in: Any
     )
     signed_in.wait_for_selector(".toast:has-text('Sync finished: 0 created, 1 updated')")
     signed_in.wait_for_selector('[data-testid="attention"]:has-text("Renamed")')
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_row_10_an_open_page_says_that_background_work_is_delayed(
+    signed_in: Any, width: int
+) -> None:
+    signed_in.set_viewport_size({"width": width, "height": 800})
+    signed_in.goto(signed_in.base)
+    strip = signed_in.locator("#work")
+    assert not strip.is_visible()
+    heartbeat.beat(timezone.now() - timedelta(minutes=10))
+    ask_again(signed_in)
+    strip.wait_for(state="visible")
+    assert "Background work is delayed." in strip.inner_text()
+    assert signed_in.evaluate("document.documentElement.scrollWidth") == width
+    sweep()
+    ask_again(signed_in)
+    strip.wait_for(state="hidden")
+    assert signed_in.locator("#work").count() == 1
 
 
 def test_a_lost_connection_is_said_and_found_again(

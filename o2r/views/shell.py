@@ -218,9 +218,11 @@ def sync_indicator(request: PageRequest) -> HttpResponse:
 
 
 def indicator_response(request: PageRequest, shell: Shell, watched: str) -> HttpResponse:
-    """`watched` is the run whose end this person wants to hear of; others end silently."""
+    """`watched` is the run whose end this person wants to hear of; others end silently. The strip
+    about delayed work goes beside it."""
     still = watched if shell.sync.run else ""
-    return render(request, "components/_sync.html", {"shell": shell, "watched": still})
+    said = {"shell": shell, "watched": still, "is_beside": True}
+    return render(request, "components/_sync.html", said)
 
 
 @for_sales

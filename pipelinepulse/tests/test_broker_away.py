@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from django.utils import timezone
 
-from crm import tasks
+from crm import heartbeat, tasks
+from crm.freshness import sync_state
 from crm.models import Deal, Notice, SyncRun
 from crm.tests.notices import ADDRESS, LIVE, body_of, known_channels
 from crm.tests.synced import Crm
@@ -90,6 +93,10 @@ def test_row_10_without_its_broker_the_product_serves_and_work_waits_in_the_data
             begun = time.monotonic()
             assert browser.get(address + path, timeout=20).status_code == 200
             assert time.monotonic() - begun < SLOWEST_S, path
+            assert "Background work is delayed." not in browser.get(address + path).text
+        heartbeat.beat(timezone.now() - timedelta(minutes=10))  # the worker's last word
+        for path in ("/", "/opportunities"):
+            assert "Background work is delayed." in browser.get(address + path, timeout=20).text
         head = {"X-CSRFToken": token_in(page.text), "Referer": address}
         asked = browser.post(f"{address}/api/zoho/sync", json={}, headers=head, timeout=20)
         assert asked.status_code == 202, asked.text
@@ -100,8 +107,10 @@ def test_row_10_without_its_broker_the_product_serves_and_work_waits_in_the_data
     assert Notice.objects.get().status == Notice.WAITING
     assert Deal.objects.get(zoho_id=told).next_step != "told of meanwhile"
 
+    assert sync_state(timezone.now()).work_delayed_since is not None
     tasks.sweep()  # what beat sends as soon as there is a broker again
     tasks.sweep_notices()
+    assert sync_state(timezone.now()).work_delayed_since is None
     run.refresh_from_db()
     assert run.status == "succeeded"
     assert Notice.objects.get().status == Notice.DONE

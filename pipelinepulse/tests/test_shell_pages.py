@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 from django.views.defaults import server_error
 
+from crm import heartbeat
 from crm.models import SyncRun
+from crm.tasks import sweep
 from crm.zoho.errors import Unreachable
 from crm.zoho.factory import client_from_settings
 from o2r.tests import mirror_rows as rows
@@ -266,6 +269,53 @@ def test_a_failed_sync_is_told_with_its_reason(rep_client: Client) -> None:
     response = indicator(rep_client, **{"X-Run": str(run.pk), "X-Revision": "older"})
     assert toast(response)["text"] == "Sync failed: The token was revoked."
     assert "The token was revoked." in text(response), "the toast is not the only record"
+
+
+# --- workers that are not heard of ---------------------------------------------------------------
+
+DELAYED = "Background work is delayed."
+
+
+@pytest.mark.parametrize("path", ["/", "/opportunities"])
+def test_row_10_delayed_background_work_is_said_above_every_page(
+    rep_client: Client, path: str
+) -> None:
+    rows.synced()
+    assert DELAYED not in plain(rep_client.get(path)), "nothing is known of workers yet"
+    now = timezone.now()
+    heartbeat.beat(now)
+    assert DELAYED not in plain(rep_client.get(path))
+    heartbeat.beat(now - timedelta(minutes=10))
+    page = plain(rep_client.get(path))
+    assert DELAYED in page and "what you enter here is kept" in page
+    assert "Check that the broker" not in page, "that is for ops"
+
+
+def test_row_10_an_open_page_learns_of_it_and_of_its_end(
+    rep_client: Client, ops_client: Client
+) -> None:
+    rows.synced()
+    first = indicator(rep_client)
+    heartbeat.beat(timezone.now() - timedelta(minutes=10))
+    told = indicator(rep_client, **{"X-Revision": known_revision(first)})
+    assert DELAYED in plain(told)
+    assert re.search(r'id="work"[^>]*hx-swap-oob="morph">', text(told))
+    assert "Check that the broker (Redis), the worker and beat run." in plain(indicator(ops_client))
+    assert rep_client.get("/api/zoho/status").json()["work_delayed_since"]
+    assert indicator(rep_client, **{"X-Revision": known_revision(told)}).status_code == 204
+    sweep()  # as beat sends it once there is a broker again
+    over = indicator(rep_client, **{"X-Revision": known_revision(told)})
+    assert DELAYED not in plain(over)
+    assert re.search(r'id="work"[^>]* hidden>', text(over))
+    assert rep_client.get("/api/zoho/status").json()["work_delayed_since"] is None
+
+
+def test_a_worker_of_the_future_is_one_of_before_the_clock_was_set_back(
+    rep_client: Client,
+) -> None:
+    rows.synced()
+    heartbeat.beat(timezone.now() + timedelta(hours=2))
+    assert DELAYED in plain(rep_client.get("/"))
 
 
 def test_the_age_of_the_data_is_not_taken_for_that_of_an_outage(rep_client: Client) -> None:

@@ -17,7 +17,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from crm.models import Deal, SyncRun
+from crm import heartbeat
+from crm.models import Deal, SharedValue, SyncRun
 from crm.sync import lease, runs
 from crm.tests.notices import LIVE, known_channels, nobody_works, tell
 from crm.tests.sandbox_process import ROOT
@@ -123,6 +124,10 @@ def is_over(run: SyncRun) -> bool:
     return run.ended_at is not None
 
 
+def heard_of_worker_at() -> float:
+    return SharedValue.objects.values_list("set_at", flat=True).get(name=heartbeat.NAME)
+
+
 def assert_read_once(crm: Crm, run: SyncRun) -> None:
     assert run.status == "succeeded", run.message
     assert run.created == run.seen == sum(len(crm.ids(module)) for module in run.modules)
@@ -163,6 +168,8 @@ def test_row_11_a_broker_killed_five_times_under_work_loses_none_of_it(
         broker.kill()
         broker.start()
     assert under_work >= 3
+    back_at = time.time()
+    wait_for(lambda: heard_of_worker_at() > back_at, seconds=60)  # the banner of row 10 ends
     big_crm.control("config", latency_ms=0)
     wait_for(lambda: is_over(run), seconds=60)
     assert_read_once(big_crm, run)
