@@ -232,7 +232,7 @@ def _runs() -> tuple[Any, SyncRun | None]:
         # Notices come all day: the last of them says nothing about the last sync. A replay asks
         # the CRM for nothing.
         SyncRun.objects.exclude(kind__in=["webhook", "replay"])
-        .exclude(status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED])
+        .exclude(status__in=[ledger.QUEUED, ledger.RUNNING, ledger.SKIPPED, ledger.SUPERSEDED])
         .order_by("-requested_at")
     )
     active = Q(lane="sync", status__in=[ledger.QUEUED, ledger.RUNNING])

@@ -37,7 +37,7 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     s0 = session.s0_or_newest(module)
     # A reading that starts behind the mark would leave a gap below the new one.
     if stable and s0 is not None and since <= mark:
-        moved = watermark.move(module.name, s0, is_full=False, covered_at=session.covered_at())
+        moved = session.move_watermark(module, s0, is_full=False)
     session.mark(
         part,
         state=SyncRunModule.DONE if stable else SyncRunModule.UNSTABLE,

@@ -120,7 +120,7 @@ def _execute(
         _conclude(session)
         failpoints.pass_by("execute.after_close")
     except LeaseLost:
-        log.warning("sync_superseded", run=run.pk)
+        _superseded(run)
     except StopRequested:
         _save_spent(session)
         runs.set_aside(run) if on_interrupt == "set_aside" else _abort(run)
@@ -212,6 +212,7 @@ def _conclude(session: Session) -> None:
     run = session.run
     session.save_spent()
     run.refresh_from_db()
+    run.fence = session.lease.fence  # ours, whoever holds the run by now
     parts = list(run.parts.all())
     notes = [f"{part.module}: {part.message}" for part in parts if part.message]
     if run.message:
@@ -233,7 +234,8 @@ def _conclude(session: Session) -> None:
                 f"{run.failed} record{'s' * (run.failed != 1)} could not be stored and "
                 f"need{'s' * (run.failed == 1)} a look.",
             )
-    runs.close_run(run, status, code=code, message=" ".join(notes))
+    if not runs.close_run(run, status, code=code, message=" ".join(notes)):
+        raise LeaseLost
     if run.kind == runs.REPLAY:
         return  # of the CRM it has learnt nothing
     values: dict = {"error_code": "", "error_message": ""}
@@ -273,6 +275,12 @@ def _save_spent(session: Session | None) -> None:
             session.save_spent()
 
 
+def _superseded(run: SyncRun) -> None:
+    log.warning("sync_superseded", run=run.pk, fence=run.fence)
+    with contextlib.suppress(DatabaseError):
+        runs.note_superseded(run)
+
+
 def _abort(run: SyncRun) -> None:
     runs.close_run(
         run,
@@ -291,7 +299,9 @@ def _stopped_by_breaker(run: SyncRun, error: BreakerOpen, *, was_begun: bool) ->
 
 
 def _fail(run: SyncRun, code: str, message: str, *, can_resume: bool = False) -> None:
-    runs.close_run(run, ledger.FAILED, code=code, message=message, can_resume=can_resume)
+    if not runs.close_run(run, ledger.FAILED, code=code, message=message, can_resume=can_resume):
+        _superseded(run)  # what it met says nothing of how things stand now
+        return
     CrmConnection.objects.filter(pk=1).update(error_code=code[:64], error_message=message)
 
 

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Sum
 from django.utils import timezone
 
-from crm.errors import CrmNotConfigured, SyncUnderWay
+from crm.errors import CrmNotConfigured, LeaseLost, SyncUnderWay
 from crm.models import MirrorState, SyncRun, SyncRunModule
 from crm.models import runs as ledger
 from crm.sync import modules, reachability, watermark
@@ -193,16 +193,43 @@ def count_deletions(run: SyncRun, part: SyncRunModule, counts: Counts) -> None:
 
 def close_run(
     run: SyncRun, status: str, *, code: str = "", message: str = "", can_resume: bool = False
-) -> None:
-    """End the run, unless another process has ended or taken it over meanwhile."""
-    SyncRun.objects.filter(pk=run.pk, fence=run.fence, status=ledger.RUNNING).update(
+) -> bool:
+    """End the run; False, and nothing done, if another process has taken it over meanwhile."""
+    closed = SyncRun.objects.filter(pk=run.pk, fence=run.fence, status=ledger.RUNNING).update(
         status=status,
         ended_at=timezone.now(),
         error_code=code[:64],
         message=message,
         can_resume=can_resume,
     )
-    run.refresh_from_db()
+    if closed:
+        run.refresh_from_db()
+    return closed == 1
+
+
+def note_superseded(run: SyncRun) -> None:
+    """This process was held up past its lease, and another one went on with the run: a line of its
+    own in the ledger says so, the run's own line is the other's. Nothing, if nobody has yet."""
+    if not SyncRun.objects.filter(pk=run.pk).exclude(fence=run.fence).exists():
+        return
+    now = timezone.now()
+    SyncRun.objects.create(
+        kind=run.kind,
+        trigger=run.trigger,
+        status=ledger.SUPERSEDED,
+        lane=None,
+        requested_by=run.requested_by,
+        requested_at=now,
+        started_at=run.heartbeat_at,  # when this process took the run up
+        ended_at=now,
+        modules=run.modules,
+        since=run.since,
+        method=run.method,
+        fence=run.fence,
+        error_code=LeaseLost.code,
+        message=f"A process was held up for longer than its lease; another one went on with run "
+        f"{run.pk} meanwhile. What the late one still held was not written.",
+    )
 
 
 def set_aside(run: SyncRun) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from crm.errors import LeaseLost
 from crm.models import ChangeEvent, FailedRecord, SweepCandidate, SyncRun, SyncRunModule
-from crm.sync import credits, runs
+from crm.sync import credits, runs, watermark
 from crm.sync.context import SyncContext
 from crm.sync.isolation import CODE, Isolation, NoRecordKills
 from crm.sync.lease import Lease
@@ -236,6 +236,12 @@ class Session:
             SyncRunModule.objects.filter(pk=part.pk).update(**values)
         for name, value in values.items():
             setattr(part, name, value)
+
+    def move_watermark(self, module: Module, s0: datetime, *, is_full: bool) -> datetime:
+        """Everything up to `s0` is stored: see `watermark.move`. Refused once the lease is lost."""
+        with transaction.atomic():
+            self.lease.renew()
+            return watermark.move(module.name, s0, is_full=is_full, covered_at=self.covered_at())
 
     def s0(self) -> datetime | None:
         """The CRM's clock at the first answer of this run, kept over a resume."""

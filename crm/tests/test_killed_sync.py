@@ -12,11 +12,21 @@ from django.utils import timezone
 
 from crm import tasks
 from crm.freshness import sync_state
-from crm.models import ChangeEvent, Deal, FailedRecord, MirrorState, SyncLease, SyncRun
+from crm.models import (
+    ChangeEvent,
+    CrmConnection,
+    Deal,
+    FailedRecord,
+    MirrorState,
+    SyncLease,
+    SyncRun,
+    SyncRunModule,
+)
 from crm.sync import lease, reading, runs
 from crm.sync.execute import execute
 from crm.tests.processes import child, run_in_child
 from crm.tests.synced import Crm
+from crm.zoho.errors import Unreachable
 
 pytestmark = pytest.mark.processes
 
@@ -166,10 +176,16 @@ def test_row_1_quarantine_is_not_counted_twice_over_a_kill(paged: Crm) -> None:
 # -- frozen and late ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["store.after_commit:2", "store.after_commit:5"])
-def test_row_5_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: str) -> None:
-    """The new holder goes on with the same row of the ledger, so that is not *superseded*: the
-    late process is, and its log says so."""
+@pytest.mark.parametrize(
+    "place",
+    ["execute.before_parts", "store.after_commit:2", "store.after_commit:5",
+     "full.before_watermark:2", "full.after_watermark:4", "execute.before_close"],
+)  # fmt: skip
+def test_row_5_a_frozen_process_that_wakes_up_writes_nothing(
+    paged: Crm, rep_client: Any, place: str
+) -> None:
+    """The new holder goes on with the run's own line of the ledger; the late process gets a line
+    that says what became of it."""
     paged.settings.SYNC_LEASE_SECONDS = 1
     run = begin()
     with child(lambda: execute(run.pk), f"{place}=stop") as frozen:
@@ -177,16 +193,60 @@ def test_row_5_a_frozen_process_that_wakes_up_writes_nothing(paged: Crm, place: 
         tasks.sweep()
         run.refresh_from_db()
         assert run.status == "running"  # its lease still holds
+        first_fence = run.fence
         _wait_for_lease()
         tasks.sweep()
         assert_once(paged, run)
-        ended_at, events = run.ended_at, ChangeEvent.objects.count()
+        paged.control("edit", module="Deals", id=paged.ids()[0], values={"Next_Step": "later"})
+        paged.sync("delta")
+        before = what_a_late_process_could_spoil()
         frozen.signal(signal.SIGCONT)
         assert frozen.wait() == 0
-    run.refresh_from_db()
-    assert run.ended_at == ended_at
-    assert ChangeEvent.objects.count() == events
+    assert what_a_late_process_could_spoil() == before
+    late = SyncRun.objects.get(status="superseded")
+    assert (late.kind, late.lane, late.fence) == ("full", None, first_fence)
+    assert (late.seen, late.error_code) == (0, "superseded")
+    assert f"went on with run {run.pk}" in late.message
+    shown = rep_client.get("/api/zoho/sync-runs").json()["results"]
+    assert [r["status"] for r in shown] == ["superseded", "succeeded", "succeeded"]
+    last = sync_state(timezone.now()).last_run
+    assert last is not None and (last.kind, last.status) == ("delta", "succeeded")
+    paged.assert_mirrored()
+
+
+def what_a_late_process_could_spoil() -> list[Any]:
+    """All that a sync writes but the calls it has spent."""
+    apart = ("api_calls", "retries", "received_bytes", "heartbeat_at")
+    ledger = [
+        {name: value for name, value in row.items() if name not in apart}
+        for row in SyncRun.objects.exclude(status="superseded").order_by("pk").values()
+    ]
+    models = (MirrorState, SyncRunModule, ChangeEvent, Deal, CrmConnection, FailedRecord)
+    return [ledger, *(list(model.objects.order_by("pk").values()) for model in models)]
+
+
+def test_row_5_what_a_late_process_met_is_not_said_of_the_connection(paged: Crm) -> None:
+    """It wakes up in the middle of a call, which has run out of time by then."""
+    paged.settings.SYNC_LEASE_SECONDS = 1
+    run = begin()
+
+    def wake_up_late() -> None:
+        def time_out(*_: Any) -> None:
+            if SyncRun.objects.filter(pk=run.pk, ended_at__isnull=False).exists():
+                raise Unreachable("The CRM does not answer.", code="unreachable")
+
+        execute(run.pk, on_page=time_out)
+
+    with child(wake_up_late, "store.after_commit:2=stop") as frozen:
+        frozen.wait_until_stopped()
+        _wait_for_lease()
+        tasks.sweep()
+        frozen.signal(signal.SIGCONT)
+        assert frozen.wait() == 0
     assert_once(paged, run)
+    assert CrmConnection.objects.get().error_code == ""
+    assert sync_state(timezone.now()).state == "connected"
+    assert SyncRun.objects.filter(status="superseded").count() == 1
 
 
 def test_row_8_a_copy_delivered_while_it_runs_exits_at_once_and_writes_nothing(paged: Crm) -> None:
@@ -229,6 +289,7 @@ def test_row_5_a_lost_lease_stops_a_page_before_it_is_written(paged: Crm) -> Non
     run.refresh_from_db()
     assert run.status == "running"
     assert run.pages == 1
+    assert not SyncRun.objects.filter(status="superseded").exists(), "nobody has it yet"
     SyncLease.objects.update(expires_ms=0, holder="")
     tasks.sweep()
     assert_once(paged, run)
