@@ -33,6 +33,7 @@ from crm.sync import (
     rederive,
     replay,
     runs,
+    watermark,
 )
 from crm.sync.execute import execute
 from crm.sync.metadata import business_day, queue_derive
@@ -189,6 +190,12 @@ def sweep() -> None:
     if _is_full_to_repeat(timezone.now()) and not _is_at_rest():
         repeated = runs.request_run(kind=runs.FULL, trigger="schedule", nudge=False)
         execute(repeated.pk, should_stop=stopper())
+    elif (doubted := watermark.impossible()) and not (_has_full_failed() or _is_at_rest()):
+        # Checked from the start on: nothing before such a mark would ever be read again.
+        whole = runs.request_run(
+            kind=runs.FULL, trigger="startup", module_names=list(doubted), nudge=False
+        )
+        execute(whole.pk, should_stop=stopper())
     elif waiting := replay.needed():
         again = runs.request_run(
             kind=runs.REPLAY, trigger="schedule", module_names=waiting, nudge=False
@@ -208,6 +215,12 @@ def _is_full_to_repeat(now: datetime) -> bool:
         return False
     # Either way: a clock that was set back must not make it wait for the time it has seen.
     return abs(now - failed[0][1]) > FIRST_PAUSE * 2 ** (len(failed) - 1)
+
+
+def _has_full_failed() -> bool:
+    """Then its repetition has a pause of its own, and reads everything."""
+    newest = SyncRun.objects.filter(lane="sync", kind=runs.FULL).order_by("-pk")
+    return newest.values_list("status", flat=True).first() in CAME_TO_NOTHING
 
 
 def _is_at_rest() -> bool:

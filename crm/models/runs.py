@@ -1,5 +1,7 @@
 """The run ledger, the lease that lets one run at a time, and the state of the mirror per module."""
 
+from datetime import UTC, datetime
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
@@ -161,12 +163,21 @@ class SyncLease(models.Model):
 
 class MirrorState(models.Model):
     """How far the mirror of one module reaches. `change_seq` is the gate of every store: the row
-    is locked while a batch is written, so its numbers appear in commit order."""
+    is locked while a batch is written, so its numbers appear in commit order.
+
+    A watermark that no run has set would hide changes for ever: the database refuses one that lies
+    beyond `watermark_limit` or out of all reason, whoever writes it.
+    """
 
     module = models.CharField(max_length=16, primary_key=True)
     change_seq = models.BigIntegerField(default=0)
     watermark = models.DateTimeField(null=True, blank=True)
     previous_watermark = models.DateTimeField(null=True, blank=True)
+    watermark_limit = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="The latest that the watermark can be: a day after it was last moved.",
+    )
     complete_s0 = models.DateTimeField(
         null=True,
         blank=True,
@@ -182,6 +193,23 @@ class MirrorState(models.Model):
         default=False, help_text="The mapping changed: the kept records are to be mapped again."
     )
     skipped_message = models.TextField(default="", blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    watermark__gte=datetime(2000, 1, 1, tzinfo=UTC),
+                    watermark__lt=datetime(2100, 1, 1, tzinfo=UTC),
+                ),
+                name="crm_watermark_is_a_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(watermark__lte=F("watermark_limit")), name="crm_watermark_not_ahead"
+            ),
+            models.CheckConstraint(
+                condition=Q(complete_s0__lte=F("watermark_limit")), name="crm_complete_not_ahead"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.module

@@ -31,6 +31,8 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     store = session.make_store(module)
     if part.state != SyncRunModule.SWEEPING:
         prepare(session, part)
+        if said := watermark.doubt(module.name):
+            session.mark(part, message=said)
         if not _read(session, part, module, store):
             session.mark(part, state=SyncRunModule.UNSTABLE, message=deletions.UNSTABLE_WINDOW)
             return
@@ -42,7 +44,7 @@ def read_module(session: Session, part: SyncRunModule) -> None:
     mark = None
     s0 = session.s0_or_newest(module)
     if s0 is not None and not runs.failed_beyond_reason(part.seen, part.failed):
-        mark = watermark.move(module.name, s0, is_full=True, covered_at=session.covered_at())
+        mark = session.move_watermark(module, s0, is_full=True)
     failpoints.pass_by("full.after_watermark")
     session.mark(part, state=SyncRunModule.DONE, watermark_after=mark)
 

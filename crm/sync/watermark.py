@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import structlog
 from django.db import transaction
 from django.utils import timezone
 
 from crm.models import MirrorState
 
+log = structlog.get_logger(__name__)
 OVERLAP = timedelta(minutes=10)
 # A mark further ahead of our clock than this was not set by a run.
 PLAUSIBLE_LEAD = timedelta(days=1)
@@ -21,9 +23,29 @@ PLAUSIBLE_LEAD = timedelta(days=1)
 def watermark_of(module: str) -> datetime | None:
     """The mark, or None before the first complete run, and when the stored one is impossible."""
     mark = MirrorState.objects.filter(module=module).values_list("watermark", flat=True).first()
-    if mark is not None and mark > timezone.now() + PLAUSIBLE_LEAD:
-        return None
-    return mark
+    return None if mark is not None and _is_impossible(mark) else mark
+
+
+def _is_impossible(mark: datetime) -> bool:
+    return mark > timezone.now() + PLAUSIBLE_LEAD
+
+
+def impossible() -> dict[str, datetime]:
+    """Modules whose mark no run can have set: what changed before it would never be read again."""
+    rows = MirrorState.objects.filter(watermark__gt=timezone.now() + PLAUSIBLE_LEAD)
+    return dict(rows.values_list("module", "watermark"))
+
+
+def doubt(module: str) -> str:
+    """The alarm about a mark that is not believed, or nothing."""
+    mark = impossible().get(module)
+    if mark is None:
+        return ""
+    log.error("watermark_impossible", module=module, watermark=mark.isoformat())
+    return (
+        f"Its watermark stood at {mark:%Y-%m-%d %H:%M} UTC, where no sync can have set it, so the "
+        "whole module was read. Look who writes to the database, or whether a clock was wrong."
+    )
 
 
 def read_from(mark: datetime) -> datetime:
@@ -55,13 +77,16 @@ def move(
         MirrorState.objects.get_or_create(module=module)
         state = MirrorState.objects.select_for_update().get(module=module)
         held = state.watermark
-        if held is not None and held > timezone.now() + PLAUSIBLE_LEAD:
+        if held is not None and _is_impossible(held):
             held = None
         state.previous_watermark = held
         state.watermark = max(filter(None, [held, s0]))
+        # The CRM's clock may be far ahead of ours; nobody else may.
+        state.watermark_limit = max(timezone.now(), state.watermark, covered_at) + PLAUSIBLE_LEAD
         state.complete_s0 = max(filter(None, [state.complete_s0 if held else None, covered_at]))
         state.skipped_message = ""
-        fields = ["watermark", "previous_watermark", "complete_s0", "skipped_message"]
+        fields = ["watermark", "watermark_limit", "previous_watermark", "complete_s0"]
+        fields.append("skipped_message")
         if is_full:
             state.full_at = timezone.now()
             fields.append("full_at")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+import time_machine
+from django.db import DataError, IntegrityError, connection, connections, transaction
 from django.test import Client
+from django.utils import timezone
 
 from crm import tasks
 from crm.models import ChangeEvent, Deal, MirrorState, SyncLease, SyncRun
@@ -162,15 +165,77 @@ def test_row_17_a_file_that_became_read_only_is_no_fault_of_the_page(
     assert refused.status_code == 503 and refused.headers["Retry-After"]
 
 
-def test_row_55_a_watermark_that_somebody_wrote_far_ahead_is_not_believed(
-    crm: Crm, now: Any
+FAR = datetime(2037, 1, 1, tzinfo=UTC)
+WRITE = "UPDATE crm_mirrorstate SET watermark = %s WHERE module = 'Deals'"  # as by any tool
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["2037-01-01 00:00:00+00:00", "2199-01-01 00:00:00+00:00", "1970-01-01 00:00:00+00:00",
+     "0001-01-01 00:00:00+00:00", "garbage"],
+)  # fmt: skip
+def test_row_55_the_database_refuses_a_watermark_that_no_sync_has_set(
+    crm: Crm, written: str
 ) -> None:
-    """Instead of a check in the database, which knows no plausible time of a run: the mark is not
-    used, and the module read whole at once."""
     crm.sync("full")
-    MirrorState.objects.update(watermark=now.replace(year=2199))
+    mark = watermark.watermark_of("Deals")
+    refusal = pytest.raises((IntegrityError, DataError))
+    with refusal, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(WRITE, [written])
+    assert watermark.watermark_of("Deals") == mark
+    assert crm.sync("delta").status == "succeeded"
+
+
+def forced(**values: Any) -> None:
+    """As where the checks were not there yet, or our clock was wrong when the mark was moved."""
+    rows = MirrorState.objects.filter(module="Deals")
+    rows.update(**{"watermark_limit": FAR, "watermark": FAR, "complete_s0": FAR, **values})
+
+
+def test_row_55_at_the_start_an_impossible_watermark_is_told_and_the_module_read_whole(
+    crm: Crm, rep_client: Client
+) -> None:
+    crm.sync("full")
+    one = crm.ids()[0]
+    crm.control("edit", module="Deals", id=one, values={"Next_Step": "before that mark"})
+    forced()
     assert watermark.watermark_of("Deals") is None
+    tasks.sweep()
+    run = SyncRun.objects.latest("pk")
+    assert (run.kind, run.trigger, run.modules) == ("full", "startup", ["Deals"])
+    assert (run.status, run.seen) == ("succeeded", 50)
+    assert "Deals: Its watermark stood at 2037-01-01 00:00 UTC" in run.message
+    assert "Its watermark stood at 2037-01-01" in rep_client.get("/").content.decode()
+    assert Deal.objects.get(zoho_id=one).next_step == "before that mark"
+    state = MirrorState.objects.get(module="Deals")
+    assert (state.watermark, state.complete_s0) == (run.s0, run.s0)
+    assert state.watermark_limit < FAR
+    tasks.sweep()
+    assert SyncRun.objects.latest("pk").pk == run.pk, "once is enough"
+
+
+def test_row_55_while_the_crm_is_down_the_module_is_not_asked_for_again_and_again(
+    crm: Crm,
+) -> None:
+    crm.sync("full")
+    forced()
+    down = {"do": "status", "path": "/crm/v8", "times": 0, "status": 503}
+    crm.control("faults", rules=[down])
+    for _ in range(3):
+        tasks.sweep()
+    assert [r.status for r in SyncRun.objects.order_by("pk")] == ["succeeded", "failed"]
+    crm.control("clear_faults")
+    later = timezone.now() + timedelta(minutes=16)
+    with time_machine.travel(later, tick=True):
+        tasks.sweep()
+        assert not watermark.impossible()
+    crm.assert_mirrored()
+
+
+def test_row_55_a_delta_does_not_believe_it_either(crm: Crm) -> None:
+    crm.sync("full")
+    forced()
     run = crm.sync("delta")
-    assert run.status == "succeeded"
+    assert (run.status, run.parts.get(module="Deals").seen) == ("succeeded", 50)
     assert watermark.watermark_of("Deals") == SyncRun.objects.get(pk=run.pk).s0
-    assert Deal.objects.live().count() == 50
+    assert "Its watermark stood at" in run.message

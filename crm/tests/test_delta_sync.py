@@ -368,7 +368,9 @@ def test_row_18_the_watermark_never_goes_back(crm: Crm) -> None:
 def test_row_55_an_impossible_watermark_has_the_module_read_whole(crm: Crm) -> None:
     crm.sync("full")
     far = watermark.watermark_of("Deals") + timedelta(days=4000)
-    MirrorState.objects.filter(module="Deals").update(watermark=far, complete_s0=far)
+    MirrorState.objects.filter(module="Deals").update(
+        watermark=far, complete_s0=far, watermark_limit=far
+    )
     one = crm.ids()[0]
     crm.control("edit", module="Deals", id=one, values={"Next_Step": "seen"})
     run = crm.sync("delta")
