@@ -1,18 +1,72 @@
-"""The tracking record of one deal: every mirrored deal has its opportunity."""
+"""The tracking record of one deal: every mirrored deal has its opportunity.
 
+All of it but `blocked_…` is derived from the deal, the milestones, the rules and the business day
+by `o2r/recompute.py`, which alone writes these rows; nothing here is typed by anybody.
+"""
+
+from django.conf import settings
 from django.db import models
+from django.db.models import JSONField, Q, Value
 
 from crm.models import Deal
 
+ACTIVE, REALIZED, LOST = "active", "realized", "lost"
+OUTCOMES = [(o, o.title()) for o in (ACTIVE, REALIZED, LOST)]
+GREEN, YELLOW, RED, BLOCKED = "green", "yellow", "red", "blocked"
+NO_ROWS = Value([], JSONField())
+SIGNALS = (GREEN, YELLOW, RED, BLOCKED)
+
 
 class Opportunity(models.Model):
-    """`counted_…` is what this opportunity last added to the roll-up (all empty: nothing).
+    """Phase, signal and outcome as of the business day `as_of`, with what they follow from.
 
-    The roll-up moves by the difference between that and the deal as it is now, in the transaction
+    `reasons` is a list of `{rule, severity, milestone, date, days, since, worse_on}`, the worst
+    first; `findings` one of `{kind, milestone, other}`: gaps and dates out of order. `turns_on` is
+    the next day on which anything here changes by time alone: the daily turn looks at no other.
+
+    `counted_…` is what this opportunity last added to the roll-up (all empty: nothing). The
+    roll-up moves by the difference between that and the deal as it is now, in the transaction
     that rewrites these columns: the same recompute twice changes nothing.
     """
 
     deal = models.OneToOneField(Deal, on_delete=models.PROTECT, related_name="opportunity")
+
+    current_phase = models.SmallIntegerField(default=1, db_default=1)
+    highest_phase = models.SmallIntegerField(
+        default=1,
+        db_default=1,
+        help_text="The furthest it ever was; a date cleared later does not lower it.",
+    )
+    phase_entered_on = models.DateField(null=True)
+    outcome = models.CharField(max_length=8, choices=OUTCOMES, default=ACTIVE, db_default=ACTIVE)
+    health_signal = models.CharField(
+        max_length=7,
+        default="",
+        db_default="",
+        blank=True,
+        help_text="Empty: it has ended, there is none.",
+    )
+    reasons = models.JSONField(default=list, db_default=NO_ROWS)
+    worse_on = models.DateField(null=True)
+    turns_on = models.DateField(null=True)
+    findings = models.JSONField(default=list, db_default=NO_ROWS)
+    sow_estimated_on = models.DateField(
+        null=True, help_text="The day it entered the SOW stage, where the CRM has no SOW date."
+    )
+    cycle_days = models.IntegerField(
+        null=True, help_text="Proposal to revenue recognised; empty: not counted."
+    )
+    is_overdue = models.BooleanField(
+        default=False, db_default=False, help_text="A payment is overdue."
+    )
+    as_of = models.DateField(null=True)
+
+    blocked_reason = models.TextField(default="", db_default="", blank=True)
+    blocked_on = models.DateField(null=True, blank=True)
+    blocked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
     is_counted = models.BooleanField(default=False)
     counted_stage = models.CharField(max_length=16, default="")
     counted_territory = models.CharField(max_length=255, default="")
@@ -25,6 +79,25 @@ class Opportunity(models.Model):
 
     class Meta:
         verbose_name_plural = "opportunities"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(blocked_on__isnull=True) | ~Q(blocked_reason=""),
+                name="o2r_blocked_by_person_has_a_reason",
+                violation_error_message="Say what blocks it.",
+            )
+        ]
+        indexes = [
+            # the daily turn: few of all rows are due on a day
+            models.Index(
+                fields=["turns_on"], condition=Q(turns_on__isnull=False), name="o2r_turns_on"
+            ),
+            # the review queue and the calendar of future reds
+            models.Index(
+                fields=["worse_on"], condition=Q(worse_on__isnull=False), name="o2r_worse_on"
+            ),
+            # lists by outcome and signal
+            models.Index(fields=["outcome", "health_signal"], name="o2r_outcome_signal"),
+        ]
 
     def __str__(self) -> str:
         return f"Opportunity of deal {self.deal_id}"
