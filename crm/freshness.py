@@ -20,6 +20,7 @@ from crm import heartbeat
 from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule, WriteBack
 from crm.models import runs as ledger
 from crm.sync import credits, modules
+from crm.sync.drift import StaleField, stale_fields
 from crm.tasks import DELTA_TASK
 from crm.writeback import switch
 from crm.zoho import breaker
@@ -77,7 +78,8 @@ class SyncState:
 
     `sentence` and `advice` are for everybody; `cause` is what ops need to mend it ("" if there is
     nothing to mend). `failures` calls in a row have failed by now: 0 while the CRM answers.
-    `work_delayed_since`: since when no worker was heard of, if that is too long.
+    `work_delayed_since`: since when no worker was heard of, if that is too long. `stale_fields`
+    keep their last values: the CRM has lost them.
     """
 
     state: str
@@ -96,6 +98,7 @@ class SyncState:
     crm_name: str
     is_write_back: str
     work_delayed_since: datetime | None = None
+    stale_fields: tuple[StaleField, ...] = ()
 
     @property
     def is_configured(self) -> bool:
@@ -136,7 +139,7 @@ def _states() -> dict[str, Subquery]:
             MirrorState.objects.filter(module=name).order_by().values(column)[:1]
         )
         for name in modules.BY_NAME
-        for column in ("complete_s0", "skipped_message")
+        for column in ("complete_s0", "skipped_message", "lost_fields")
     }
 
 
@@ -271,7 +274,7 @@ def progress_of(run: Any, now: datetime) -> RunProgress:
 
 
 def sync_state(now: datetime) -> SyncState:
-    """Two queries; neither waits for the CRM."""
+    """Two queries, and one for each module that lost a field; none waits for the CRM."""
     connection = _connection(now)
     run, last = _runs()
     fresh = _freshness(connection, now)
@@ -301,6 +304,10 @@ def sync_state(now: datetime) -> SyncState:
             connection.org_id,
         ),
         work_delayed_since=heartbeat.silent_since(connection.worker_at, now),
+        stale_fields=stale_fields(
+            connection.profile,
+            {name: getattr(connection, f"{name}_lost_fields") for name in modules.BY_NAME},
+        ),
     )
 
 

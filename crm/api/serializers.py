@@ -168,6 +168,15 @@ class LastRunSerializer(serializers.Serializer):
     message = serializers.CharField()
 
 
+class StaleFieldSerializer(serializers.Serializer):
+    """A field that the CRM has lost: what is shown of it are its last values."""
+
+    module = serializers.CharField()
+    field = serializers.CharField()
+    crm_field = serializers.CharField()
+    since = serializers.DateTimeField()
+
+
 class StatusSerializer(serializers.Serializer):
     """Connection, runs and freshness, from what is stored: the CRM is not asked."""
 
@@ -191,6 +200,8 @@ class StatusSerializer(serializers.Serializer):
     work_delayed_since = serializers.DateTimeField(
         allow_null=True, help_text="Since when no worker was heard of; null while they work."
     )
+
+    stale_fields = StaleFieldSerializer(many=True)
 
     def get_sync_in_progress(self, state) -> bool:
         return state.run is not None

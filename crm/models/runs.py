@@ -193,6 +193,11 @@ class MirrorState(models.Model):
         default=False, help_text="The mapping changed: the kept records are to be mapped again."
     )
     skipped_message = models.TextField(default="", blank=True)
+    lost_fields = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Fields that the CRM had and has no more: name → since when.",
+    )
 
     class Meta:
         constraints = [

@@ -21,6 +21,7 @@ from crm.models import CrmConnection, CrmUser, SyncRun, SyncRunModule
 from crm.models import runs as ledger
 from crm.sync import (
     delta,
+    drift,
     full,
     lease,
     memory,
@@ -159,6 +160,8 @@ def _read_all(session: Session) -> None:
     if session.run.kind != runs.REPLAY:
         _refresh_metadata_if_due(session)
     session.context = SyncContext(timezone.now())
+    if session.run.kind == runs.FULL:
+        session.notes = drift.warnings(session.context, session.run.modules)
     failpoints.pass_by("execute.before_parts")
     _read_parts(session)
     if session.run.kind == runs.RECONCILE:
@@ -215,6 +218,7 @@ def _conclude(session: Session) -> None:
     run.fence = session.lease.fence  # ours, whoever holds the run by now
     parts = list(run.parts.all())
     notes = [f"{part.module}: {part.message}" for part in parts if part.message]
+    notes += session.notes
     if run.message:
         notes.insert(0, run.message)
     refused = [part for part in parts if part.state == SyncRunModule.REFUSED]

@@ -230,8 +230,23 @@ def _read_fields(client: ZohoClient, module: str, now: datetime) -> None:
             )
         )
     with transaction.atomic():
+        _note_lost(module, {row.api_name for row in rows}, now)
         CrmField.objects.filter(module=module).delete()
         CrmField.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def _note_lost(module: str, there: set[str], now: datetime) -> None:
+    """Fields that were there until now; see `drift`. One that is back is forgotten."""
+    if not there:
+        return  # nothing is said of any field
+    MirrorState.objects.get_or_create(module=module)
+    state = MirrorState.objects.select_for_update().get(module=module)
+    known = CrmField.objects.filter(module=module).values_list("api_name", flat=True)
+    lost = {**dict.fromkeys(known, now.isoformat()), **(state.lost_fields or {})}
+    lost = {name: since for name, since in lost.items() if name not in there}
+    if lost != (state.lost_fields or {}):
+        state.lost_fields = lost or None
+        state.save(update_fields=["lost_fields"])
 
 
 def _picklist(items: Any) -> list[dict]:

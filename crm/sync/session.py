@@ -51,6 +51,7 @@ class Session:
         self.on_page = on_page
         self.run_nested = run_nested
         self.context: SyncContext
+        self.notes: list[str] = []  # what the run says of itself besides its parts
         self.coql_refused: set[str] = set()  # names of modules
         # Workers died before a page of this run was stored.
         self.is_suspicious = run.attempts > runs.MAX_DEATHS

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from crm.freshness import freshness_seconds
@@ -268,25 +269,56 @@ def test_a_record_of_a_foreign_id_moves_no_range(
 
 
 @pytest.mark.breaks_rules  # it cannot know yet that the field is gone
-def test_row_41_a_field_that_the_crm_lost_keeps_its_last_values(crm: Crm) -> None:
+def test_row_41_a_field_that_the_crm_lost_keeps_its_last_values_and_is_said_to_be_stale(
+    crm: Crm, rep_client: Client
+) -> None:
     crm.sync("full")
     before = dict(Deal.objects.values_list("zoho_id", "territory"))
     assert any(before.values())
+    assert rep_client.get("/api/zoho/status").json()["stale_fields"] == []
     crm.control("field", module="Deals", api_name="Territory", action="remove")
     one = crm.ids()[0]
     crm.control("edit", module="Deals", id=one, values={"Next_Step": "goes on"})
     assert crm.sync("delta").status == "succeeded"  # it still asks for the field
-    assert crm.sync("full").status == "succeeded"
+    run = crm.sync("full")
+    assert run.status == "succeeded"
+    assert "Deals: the CRM has no field Territory any more; territory keeps" in run.message
     assert dict(Deal.objects.values_list("zoho_id", "territory")) == before
     assert Deal.objects.get(zoho_id=one).next_step == "goes on"
     assert not CrmField.objects.filter(module="Deals", api_name="Territory").exists()
 
+    crm.sync("delta")
+    (stale,) = rep_client.get("/api/zoho/status").json()["stale_fields"]
+    assert (stale["module"], stale["field"], stale["crm_field"]) == (
+        "Deals", "territory", "Territory")  # fmt: skip
+    first = stale["since"]
+    for path in ("/", "/opportunities"):
+        assert "the CRM has no field Territory any more" in rep_client.get(path).content.decode()
+    crm.sync("full")
+    assert rep_client.get("/api/zoho/status").json()["stale_fields"][0]["since"] == first
 
-def test_row_41_a_field_whose_type_changed_empties_only_itself(crm: Crm) -> None:
+    crm.control("field", module="Deals", api_name="Territory", action="restore")
+    run = crm.sync("full")
+    assert "Territory" not in run.message
+    assert rep_client.get("/api/zoho/status").json()["stale_fields"] == []
+    crm.assert_mirrored("Deals")
+
+
+def test_row_42_a_field_that_the_crm_never_had_is_not_called_stale(
+    crm: Crm, rep_client: Client
+) -> None:
+    crm.control("field", module="Deals", api_name="Territory", action="remove")
+    run = crm.sync("full")
+    assert (run.status, run.message) == ("succeeded", "")
+    assert rep_client.get("/api/zoho/status").json()["stale_fields"] == []
+
+
+def test_row_41_a_field_whose_type_changed_empties_only_itself_and_is_named(crm: Crm) -> None:
     crm.sync("full")
     crm.control("field", module="Deals", api_name="Amount", action="retype", data_type="text")
     run = crm.sync("full")
     assert (run.status, run.failed) == ("succeeded", 0)
+    assert "Deals: Amount is of type text." in run.message
     assert not Deal.objects.filter(amount_minor__isnull=False).exists()
     problems = RecordProblem.objects.filter(field="amount_minor", code="not_a_number")
     assert problems.count() == sum(r["Amount"] is not None for r in _dump(crm))
