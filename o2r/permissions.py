@@ -134,6 +134,13 @@ def may_write_back(user: Any, kind: str, record: Any) -> Decision:
     return Decision(False, "Changing records needs the role sales rep or sales manager.")
 
 
+def may_preview_write_back(user: Any) -> Decision:
+    """Looking at what would be sent to the CRM, whoever entered it, and its cost: managers, ops."""
+    if roles_of(user) & {MANAGER, OPS}:
+        return ALLOWED
+    return Decision(False, "What waits for the CRM as a whole is for managers and ops.")
+
+
 def may_resolve(user: Any, record: Any) -> Decision:
     """Choosing between our value and the CRM's: reps of their own records, managers and ops all."""
     roles = roles_of(user)
@@ -142,6 +149,52 @@ def may_resolve(user: Any, record: Any) -> Decision:
     if REP in roles:
         return _owns(user, record)
     return Decision(False, "A conflict is decided by the owner, a manager or ops.")
+
+
+def may_record(user: Any, deal: Any) -> Decision:
+    """Milestones, blocks, action items and activities of an opportunity: reps of their own,
+    managers all, integrators whose token may write all."""
+    return may_write_back(user, "edit", deal)
+
+
+def may_do_item(user: Any, item: Any) -> Decision:
+    """An action item: who may work on its opportunity, and whose item it is."""
+    if REP in roles_of(user) and item.owner_id is not None and item.owner_id in owner_pks_of(user):
+        return ALLOWED
+    return may_record(user, item.opportunity.deal)
+
+
+def may_review(user: Any) -> Decision:
+    """Write a review, of any opportunity: rep, manager and ops."""
+    if roles_of(user) & {REP, MANAGER, OPS}:
+        return ALLOWED
+    return Decision(False, "Reviews are written by sales reps, sales managers and ops.")
+
+
+def may_edit_review(user: Any, review: Any, today: Any) -> Decision:
+    """Its author, on the same business day: it tells what was decided then."""
+    if review.reviewer_id is None or review.reviewer_id != user.pk:
+        return Decision(False, "Only its author can change a review. Write one of your own.")
+    if review.reviewed_on != today:
+        return Decision(
+            False, "A review can be changed on its own day only. Write a new one instead."
+        )
+    return may_review(user)
+
+
+def may_snooze(user: Any, deal: Any) -> Decision:
+    """Let an alert wait: reps of their own, managers for others too."""
+    roles = roles_of(user)
+    if MANAGER in roles:
+        return ALLOWED
+    if REP in roles:
+        return _owns(user, deal)
+    return Decision(False, "Snoozing needs the owner or a sales manager.")
+
+
+def may_export(user: Any) -> Decision:
+    """Everybody who sees sales may take it along."""
+    return may_see_sales(user)
 
 
 def _owns(user: Any, record: Any) -> Decision:

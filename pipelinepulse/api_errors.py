@@ -95,6 +95,7 @@ def answer_to(error: BaseException) -> Answer | None:
 
 def _domain(error: Any, status: int) -> Answer:
     answer = Answer(status, error.code, error.message)
+    answer.more |= getattr(error, "more", {})
     if isinstance(error, crm.FieldsRefused):
         answer.errors = {name: [why] for name, why in error.fields.items()}
     wait_s = getattr(error, "retry_after_s", None)

@@ -69,7 +69,9 @@ class MilestoneChange(models.Model):
     opportunity = models.ForeignKey(
         Opportunity, on_delete=models.CASCADE, related_name="milestone_changes"
     )
-    key = models.SlugField(max_length=64)
+    key = models.SlugField(
+        max_length=64, blank=True, help_text="Empty: a person's block of the opportunity itself."
+    )
     old = models.JSONField(default=dict, help_text="The fields that changed, as they were.")
     new = models.JSONField(default=dict)
     author = models.ForeignKey(
@@ -77,6 +79,10 @@ class MilestoneChange(models.Model):
     )
     author_name = models.CharField(max_length=255, default="", blank=True)
     at = models.DateTimeField()
+    version = models.BigIntegerField(
+        default=0,
+        help_text="The deal's version with this change: whoever has an older one did not see it.",
+    )
 
     class Meta:
         indexes = [models.Index(fields=["opportunity", "id"], name="o2r_milestone_story")]
