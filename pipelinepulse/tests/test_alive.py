@@ -56,6 +56,10 @@ def problem(redis_url: str, *, seconds: float) -> str:
     return said
 
 
+def kept_by(broker: Redis) -> set[bytes]:
+    return {key for key in map(bytes, broker.scan_iter()) if not key.startswith(b"unacked")}
+
+
 def test_row_11_worker_answers_one_whose_own_settings_name_no_broker(
     worker: subprocess.Popen, redis_url: str
 ) -> None:
@@ -63,10 +67,11 @@ def test_row_11_worker_answers_one_whose_own_settings_name_no_broker(
     assert settings.REDIS_URL == ""
     assert problem(redis_url, seconds=60) == ""
     with Redis.from_url(redis_url) as broker:
-        left = set(broker.keys())
-        # Every answer is of now, and the asking leaves nothing behind.
+        # Every answer is of now, and the asking leaves nothing behind (what a task of the worker's
+        # own is about at that moment, it holds as unacknowledged).
+        left = kept_by(broker)
         assert [worker_problem(NODE, broker_url=redis_url) for _ in range(3)] == [""] * 3
-        assert set(broker.keys()) == left
+        assert kept_by(broker) == left
 
     worker.send_signal(signal.SIGSTOP)
     assert worker_problem(NODE, broker_url=redis_url) == f"{NODE} does not answer"
