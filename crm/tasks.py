@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from celery import Task, shared_task
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import celeryd_after_setup, worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -28,6 +28,7 @@ from crm.sync import (
     events,
     inbox,
     lease,
+    listening,
     modules,
     reachability,
     rederive,
@@ -47,6 +48,18 @@ RECONCILE_TASK = "crm.tasks.scheduled_reconcile"
 SCHEDULES = {runs.DELTA: DELTA_TASK, runs.FULL: FULL_TASK, runs.RECONCILE: RECONCILE_TASK}
 # One byte that a worker shares with the processes it forks: the signal reaches the parent alone.
 _stopping = mmap.mmap(-1, 1)
+
+
+# How many tasks this worker does at once, and how many that must be for one of them to do nothing
+# but listen for notices.
+PLACES_TO_LISTEN = 3
+_places = 0
+
+
+@celeryd_after_setup.connect
+def _note_places(instance: Any, **kwargs: Any) -> None:
+    global _places
+    _places = instance.concurrency
 
 
 @worker_shutting_down.connect
@@ -275,14 +288,19 @@ def turn_of_the_day() -> None:
 
 @shared_task(expires=60)
 def take_notices() -> None:
-    """The records that waiting notices name."""
-    events.take_waiting(should_stop=stopper())
+    """The records that waiting notices name; then this process waits for more where it can."""
+    if _places < PLACES_TO_LISTEN:
+        events.take_waiting(should_stop=stopper())
+    elif listening.listen(should_stop=is_stopping):
+        nudge(take_notices)
 
 
 @shared_task
 def sweep_notices() -> None:
     """Notices whose nudge or worker was lost."""
     events.sweep(timezone.now(), should_stop=stopper())
+    if _places >= PLACES_TO_LISTEN and listening.is_wanted():
+        nudge(take_notices)
 
 
 @shared_task
@@ -296,8 +314,9 @@ def keep_channels() -> None:
 
 @worker_ready.connect
 def _look_after_channels(**kwargs: Any) -> None:
-    """At each start: our address may be another one than before."""
+    """At each start: our address may be another one than before, and nobody listens yet."""
     nudge(keep_channels)
+    nudge(sweep_notices)
 
 
 # -- write-back ---------------------------------------------------------------------------------

@@ -327,11 +327,12 @@ class _Nudges:
         self._rest_until = 0.0
 
     def give(self) -> None:
+        from crm.sync import listening
         from crm.tasks import nudge, take_notices
 
         if time.monotonic() < self._rest_until or not cache.add(NUDGED_KEY, 1, NUDGE_LASTS_S):
             return
-        if not nudge(take_notices):
+        if not listening.ring() and not nudge(take_notices):
             self._rest_until = time.monotonic() + NUDGE_LASTS_S
 
 

@@ -6,11 +6,10 @@ its own: what a lost nudge missed is found by the next call. One batch is one tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
 from crm import failpoints
@@ -22,6 +21,8 @@ from o2r.models import Opportunity, RecomputeState
 from o2r.rollups import CLOSED, Contribution, Difference
 
 BATCH = 2000
+# What a notice waits for at most, beside its own deals.
+FEW = 100
 _DEAL = (
     "pk",
     "change_seq",
@@ -51,7 +52,6 @@ _COUNTED = (
 
 def catch_up(should_stop: Callable[[], bool] = lambda: False) -> int:
     """Recompute every deal that changed since the last call; returns how many were looked at."""
-    RecomputeState.objects.get_or_create(pk=1)
     looked_at = 0
     while not should_stop():
         count = _one_batch()
@@ -61,27 +61,43 @@ def catch_up(should_stop: Callable[[], bool] = lambda: False) -> int:
     return looked_at
 
 
+def take_along(pks: Sequence[int]) -> bool:
+    """These few deals at once, whatever waits before them; of that, a few too.
+
+    They are met again where their number is due, and are then as they should be. True if nothing
+    else waits: nobody need be woken.
+    """
+    return _one_batch(most=FEW, first=pks) < FEW
+
+
 def start_over() -> None:
     """Have every opportunity looked at again by the next calls."""
     RecomputeState.objects.update_or_create(pk=1, defaults={"deal_seq": 0})
 
 
-def _one_batch() -> int:
+def _one_batch(*, most: int | None = None, first: Sequence[int] = ()) -> int:
+    """`first` out of turn, then what is due; returns how many of the latter."""
+    most = most or BATCH
     with transaction.atomic():
-        # Locks the row until commit: one writer of opportunities and roll-ups.
-        RecomputeState.objects.filter(pk=1).update(revision=F("revision"))
-        state = RecomputeState.objects.get(pk=1)
+        # Locks the row until commit: one writer of opportunities and roll-ups. (SQLite lets in one
+        # writer anyway, from the beginning of the transaction.)
+        state = RecomputeState.objects.select_for_update().filter(pk=1).first()
+        if state is None:
+            RecomputeState.objects.get_or_create(pk=1)
+            state = RecomputeState.objects.select_for_update().get(pk=1)
         now = timezone.now()
         # Asked before the deals are read: a mirror that is whole by now is read whole below.
         is_whole = state.moves_from is not None or _is_mirror_whole()
         deals = list(
             Deal.objects.filter(change_seq__gt=state.deal_seq)
             .order_by("change_seq")
-            .values_list(*_DEAL)[:BATCH]
+            .values_list(*_DEAL)[:most]
         )
-        changed = _recompute(deals, _day_of_moves(state, now)) if deals else 0
+        early = set(first).difference(deal[0] for deal in deals)
+        both = [*Deal.objects.filter(pk__in=early).values_list(*_DEAL), *deals] if early else deals
+        changed = _recompute(both, _day_of_moves(state, now)) if both else 0
         failpoints.pass_by("recompute.after_rows")
-        if len(deals) < BATCH:
+        if len(deals) < most:
             state.caught_up_at = timezone.now()
             if is_whole and state.moves_from is None:
                 state.moves_from = business_day(now)

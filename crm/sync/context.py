@@ -19,8 +19,8 @@ from crm.sync.metadata import business_day
 class SyncContext:
     """Mappers are compiled on first use. `api_names` is what to ask the CRM for."""
 
-    def __init__(self, now: datetime) -> None:
-        connection = CrmConnection.objects.filter(pk=1).first() or CrmConnection()
+    def __init__(self, now: datetime, connection: CrmConnection | None = None) -> None:
+        connection = connection or CrmConnection.objects.filter(pk=1).first() or CrmConnection()
         self.profile = connection.profile or _configured_profile()
         self.home_currency = connection.home_currency
         self.multi_currency = connection.multi_currency
@@ -33,11 +33,12 @@ class SyncContext:
 
     def mapper(self, module: str) -> Mapper:
         if module not in self._mappers:
+            fields = _fields_of(module)
             self._mappers[module] = Mapper(
-                self.specs(module),
+                present_specs(mapping_of(module, self.profile), fields),
                 home_currency=self.home_currency,
                 multi_currency=self.multi_currency,
-                picklists=picklists_of(_fields_of(module)),
+                picklists=picklists_of(fields),
             )
         return self._mappers[module]
 

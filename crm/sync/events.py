@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 import structlog
@@ -53,7 +54,7 @@ def event_client() -> ZohoClient:
 def take_waiting(
     *,
     should_stop: Callable[[], bool] = lambda: False,
-    make_client: Callable[[], ZohoClient] = event_client,
+    make_client: Callable[[], AbstractContextManager[ZohoClient]] = event_client,
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
     """Work the inbox off; returns the number of rounds. What fails waits for its next attempt.
@@ -62,20 +63,20 @@ def take_waiting(
     not configured, never read, read with other credentials, or known to be down.
     """
     forget_nudge()
-    if not inbox.due(timezone.now()).exists() or not _is_crm_known():
+    if not inbox.due(timezone.now()).exists() or (connection := _known_crm()) is None:
         return 0
     with make_client() as client:
         rounds = 0
         while not should_stop():
-            forget_nudge()
             claim = inbox.claim_due(timezone.now())
             if claim is None:
                 break
             failpoints.pass_by("events.after_claim")
             rounds += 1
-            if not _Round(client, claim).run():
+            if not _Round(client, claim, connection).run():
                 break
             wait(pause_after(rounds) + _budget_pause(timezone.now()))
+            forget_nudge()
     return rounds
 
 
@@ -101,28 +102,28 @@ def _budget_pause(now: datetime) -> float:
     return 60 / most if lately >= most else 0.0
 
 
-def _is_crm_known() -> bool:
-    """Whether the CRM that the mirror was read from can be asked now."""
+def _known_crm() -> CrmConnection | None:
+    """The CRM that the mirror was read from, if it can be asked now."""
     connection = CrmConnection.objects.filter(pk=1).first() if settings.ZOHO else None
     if connection is None or connection.metadata_read_at is None:
-        return False
+        return None
     if connection.fingerprint != metadata.credentials_fingerprint():
-        return False  # perhaps another organisation: the next sync finds out
+        return None  # perhaps another organisation: the next sync finds out
     try:
         reachability.raise_if_known_down()
     except CrmUnreachable:
-        return False
-    return True
+        return None
+    return connection
 
 
 class _Round:
     """One claim, from the first call to the run's last word."""
 
-    def __init__(self, client: ZohoClient, claim: Claim) -> None:
+    def __init__(self, client: ZohoClient, claim: Claim, connection: CrmConnection) -> None:
         self.client = client
         self.claim = claim
         self.run_row = claim.run
-        self.context = SyncContext(timezone.now())
+        self.context = SyncContext(timezone.now(), connection)
         self.notes: list[str] = []
         self.code = ""
         self.is_to_rest = False
@@ -131,7 +132,7 @@ class _Round:
 
     def run(self) -> bool:
         """False if the CRM or the database should be left alone for a moment."""
-        for part in self.run_row.parts.all():
+        for part in self.claim.parts:
             hints = self.claim.hints[part.module]
             try:
                 self._take(part, BY_NAME[part.module], hints)
@@ -142,6 +143,7 @@ class _Round:
                 log.exception("notices_internal_error", run=self.run_row.pk, module=part.module)
                 reason = f"A fault of our own ({type(error).__name__}); the worker's log has it."
                 self._blame(part, "internal", reason)
+        inbox.note_events(self.claim)
         self._close()
         return not self.is_to_rest
 

@@ -40,8 +40,11 @@ class Claim:
     """Notices that are ours until `until`; `hints` are record ids with the last operation told."""
 
     run: SyncRun
+    parts: list[SyncRunModule]
     oldest: datetime
     hints: dict[str, dict[int, str]] = field(default_factory=dict)
+    # As they were before we took them.
+    notices: list[Notice] = field(default_factory=list)
 
     def rows(self, module: str) -> QuerySet[Notice]:
         """What of it is still ours."""
@@ -59,7 +62,7 @@ def claim_due(now: datetime) -> Claim | None:
 
     What failed before is taken in ever smaller parts, so that one bad record is alone in the end.
     """
-    if not due(now).exists() or _is_somebody_at_it(now):
+    if _is_somebody_at_it(now):
         return None
     with transaction.atomic():
         rows = due(now).order_by("attempts", "next_attempt_at")
@@ -70,17 +73,17 @@ def claim_due(now: datetime) -> Claim | None:
             return None
         attempts = found[0].attempts
         found = [row for row in found if row.attempts == attempts][: _most(attempts)]
-        run = _open_run(now, [row.module for row in found])
+        run, parts = _open_run(now, [row.module for row in found])
         Notice.objects.filter(pk__in=[row.pk for row in found]).update(
             status=Notice.TAKEN,
             run_id=run.pk,
             taken_until=now + _life(),
             taken_times=F("times"),
         )
-    claim = Claim(run, min(row.first_received_at for row in found))
+    claim = Claim(run, parts, min(row.first_received_at for row in found))
     for row in found:
         claim.hints.setdefault(row.module, {})[row.zoho_id] = row.operation
-    _note_events(found)
+        claim.notices.append(row)
     return claim
 
 
@@ -97,7 +100,7 @@ def _is_somebody_at_it(now: datetime) -> bool:
     return Notice.objects.filter(status=Notice.TAKEN, taken_until__gt=fresh).exists()
 
 
-def _open_run(now: datetime, names: Iterable[str]) -> SyncRun:
+def _open_run(now: datetime, names: Iterable[str]) -> tuple[SyncRun, list[SyncRunModule]]:
     wanted = set(names)
     modules = [module.name for module in ORDER if module.name in wanted]
     run = SyncRun.objects.create(
@@ -110,17 +113,17 @@ def _open_run(now: datetime, names: Iterable[str]) -> SyncRun:
         heartbeat_at=now,
         modules=modules,
     )
-    SyncRunModule.objects.bulk_create(
+    parts = SyncRunModule.objects.bulk_create(
         SyncRunModule(run=run, module=name, position=at) for at, name in enumerate(modules)
     )
-    return run
+    return run, parts
 
 
-def _note_events(rows: Iterable[Notice]) -> None:
+def note_events(claim: Claim) -> None:
     """When each channel last told of something; here, because the webhook writes one row alone."""
     newest: dict[str, datetime] = {}
     number: Counter[str] = Counter()
-    for row in rows:
+    for row in claim.notices:
         newest[row.channel_id] = max(row.received_at, newest.get(row.channel_id, row.received_at))
         number[row.channel_id] += row.times - row.taken_times
     for channel_id, received_at in newest.items():
@@ -135,7 +138,7 @@ def _note_events(rows: Iterable[Notice]) -> None:
 def _change(rows: QuerySet[Notice], **values: Any) -> int:
     """Update them in the order in which the webhook takes rows: in another one a notice of many
     ids and a worker wait for each other. Returns how many."""
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         pks = list(rows.order_by("zoho_id").select_for_update().values_list("pk", flat=True))
         return Notice.objects.filter(pk__in=pks).update(**values)
 

@@ -164,7 +164,8 @@ class Store:
                 counts.gone_ids = _not_named(existing, [*ids, *aside])
             if checkpoint is not None:
                 checkpoint(counts)
-            announce(self.module, counts.changed_pks)
+            # Without a lease it is no page of a long run.
+            announce(self.module, counts.changed_pks, is_awaited=self.lease is None)
             failpoints.pass_by("store.before_commit")
         failpoints.pass_by("store.after_commit")
         return counts

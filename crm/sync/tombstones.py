@@ -78,15 +78,17 @@ def tell_deletions(
         counts.changed_pks = [pk for pk, _ in rows]
         if checkpoint is not None:
             checkpoint(counts)
-        announce(module, counts.changed_pks)
+        announce(module, counts.changed_pks, is_awaited=lease is None)
         failpoints.pass_by("tombstones.before_commit")
     failpoints.pass_by("tombstones.after_commit")
     return counts
 
 
-def announce(module: Module, pks: list[int]) -> None:
+def announce(module: Module, pks: list[int], *, is_awaited: bool = False) -> None:
     """Tell those above, after commit, that deals changed."""
     if module is DEALS and pks:
         transaction.on_commit(
-            lambda: signals.deals_changed.send_robust(sender=module.model, pks=pks)
+            lambda: signals.deals_changed.send_robust(
+                sender=module.model, pks=pks, is_awaited=is_awaited
+            )
         )

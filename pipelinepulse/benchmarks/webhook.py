@@ -267,7 +267,7 @@ def _serving(env: dict[str, str], port: int, module: str, ready: str) -> Iterato
 def _working(env: dict[str, str]) -> Iterator[None]:
     """A worker, and Beat for what its first nudge missed."""
     celery = [sys.executable, "-m", "celery", "-A", "pipelinepulse", "--quiet"]
-    worker = [*celery, "worker", "--concurrency", "2", "--without-mingle", "--without-gossip"]
+    worker = [*celery, "worker", "--concurrency", "5", "--without-mingle", "--without-gossip"]
     beat = [*celery, "beat", "--pidfile="]
     env = {**env, "SWEEP_SECONDS": "2"}
     with _process(worker, env), _process(beat, env):

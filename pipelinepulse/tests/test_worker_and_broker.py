@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kombu import Connection
 from redis import Redis
 from redis.exceptions import RedisError
 
 from crm import heartbeat
 from crm.models import Deal, SharedValue, SyncRun
-from crm.sync import lease, runs
+from crm.sync import lease, listening, runs
+from crm.tasks import run_sync
 from crm.tests.notices import LIVE, known_channels, nobody_works, tell
 from crm.tests.sandbox_process import ROOT
 from crm.tests.synced import Crm
@@ -76,20 +78,27 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture
 def start_worker(
     big_crm: Crm, broker: Broker, tmp_path: Path
-) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
     celery = [sys.executable, "-m", "celery", "-A", "pipelinepulse", "--quiet", "worker"]
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(places: int = 1, sweep_s: float = 1) -> subprocess.Popen[bytes]:
         with (tmp_path / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
-                [*celery, "--concurrency", "1", "--without-mingle", "--without-gossip", "--beat"],
+                [
+                    *celery,
+                    "--concurrency",
+                    str(places),
+                    "--without-mingle",
+                    "--without-gossip",
+                    "--beat",
+                ],
                 cwd=ROOT,
                 env={
                     **os.environ,
                     **environment(big_crm),
                     "REDIS_URL": broker.url,
-                    "SWEEP_SECONDS": "1",
+                    "SWEEP_SECONDS": str(sweep_s),
                     "SYNC_LEASE_SECONDS": "2",
                     "SYNC_HEARTBEAT_SECONDS": "0.5",
                     "PULSE_HOME": str(tmp_path),
@@ -112,6 +121,17 @@ def start_worker(
 def slow_run(crm: Crm, latency_ms: int = 150) -> SyncRun:
     crm.control("config", latency_ms=latency_ms)
     return runs.request_run(kind="full", trigger="schedule", method="pages", nudge=False)
+
+
+def have_it_run(run: SyncRun, broker: Broker) -> None:
+    """By a message to the worker; the tests' own tasks are done where they are called."""
+    configured, is_eager = run_sync.app.conf, run_sync.app.conf.task_always_eager
+    configured.task_always_eager = False
+    try:
+        with Connection(broker.url) as connection:
+            run_sync.apply_async([run.pk], connection=connection)
+    finally:
+        configured.task_always_eager = is_eager
 
 
 def has(run: SyncRun, *, pages: int) -> bool:
@@ -208,3 +228,27 @@ def test_row_12_a_broker_that_forgot_everything_is_filled_again_by_the_sweepers(
         lambda: big_crm.record(edited.zoho_id)["Next_Step"] == "by a person",
         seconds=60,
     )
+
+
+def test_one_process_listens_for_notices_and_needs_neither_a_message_nor_a_sweep(
+    big_crm: Crm, broker: Broker, start_worker: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """Also while a full sync is under way. The next sweep is an hour away."""
+    big_crm.sync()
+    known_channels()
+    big_crm.settings.WEBHOOK_TOKENS = [LIVE]
+    big_crm.settings.REDIS_URL = big_crm.settings.REDIS_CLIENT_URL = broker.url
+    run = slow_run(big_crm, latency_ms=1000)
+    worker = start_worker(places=3, sweep_s=3600)
+    have_it_run(run, broker)
+    wait_for(lambda: has(run, pages=1) and not listening.is_wanted())
+    target = Deal.objects.live().order_by("-pk").first()
+    assert target is not None
+    values = {"Next_Step": "heard"}
+    big_crm.control("edit", module="Deals", id=str(target.zoho_id), values=values)
+    tell(target.zoho_id)
+    wait_for(lambda: Deal.objects.get(pk=target.pk).next_step == "heard")
+    assert not is_over(run)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert listening.is_wanted()

@@ -193,7 +193,7 @@ class Run:
             stop_seconds=8,
             answers=lambda: status_of("/healthz", settings.PORT) == 200,
         )
-        worker = [*celery, "worker", "--concurrency", "4", "--without-mingle", "--without-gossip"]
+        worker = [*celery, "worker", "--concurrency", "5", "--without-mingle", "--without-gossip"]
         self.supervisor.start(web)
         # In a container everybody is root, and the warning about it fills half a screen.
         calm = {**self.env, "PYTHONWARNINGS": "ignore:You're running the worker"}
