@@ -55,6 +55,11 @@ class OutboxEntry(models.Model):
     deaths = models.PositiveIntegerField(
         default=0, help_text="Workers that died while they had it."
     )
+    has_left = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="It was sent at least once: whatever the answer, the CRM may have it.",
+    )
     created_at = models.DateTimeField()
     next_attempt_at = models.DateTimeField()
     claim = models.CharField(max_length=32, default="", blank=True)

@@ -145,8 +145,8 @@ class Store:
             existing = self._existing(ids, id_span)
             self.references.resolve(incoming, now)
             batch = Batch(self, now, read_at, seq)
+            echoes.adopt(self.module, self.mapper, incoming, existing, now)
             if echoes.has_open(self.module.name):
-                echoes.adopt(self.module, self.mapper, incoming, existing, now)
                 pks = [existing[i].pk for i in ids if i in existing]
                 batch.overlay = Overlay.load(self.module.name, pks, self.mapper, read_at, now)
             for item in incoming:

@@ -119,6 +119,8 @@ class Answers:
                 more, waits = rows_out.refusals(module, work, outcome, self.context)
                 refused.update(more)
                 self._wait(module, waits, timedelta(0), uncounted=True)
+            elif outcome.kind == results.READ_AGAIN and work.kind == outbox.CREATE:
+                self._is_there(module, work, answer)
             elif outcome.kind == results.READ_AGAIN:
                 self._read_again(module, work, (outcome.code, outcome.message))
             else:
@@ -276,11 +278,19 @@ class Answers:
                 self._wait(module, half, timedelta(0), reason, uncounted=True)
             self._mark_to_go_alone(works)
             return
-        if isinstance(error, FixRequest) and error.code == "ALREADY_MODIFIED":
+        is_creation = works[0].kind == outbox.CREATE
+        if isinstance(error, FixRequest) and error.code == "ALREADY_MODIFIED" and not is_creation:
             self._read_again(module, works[0], reason)
             return
-        result = WriteResult(False, None, error.code, error.crm_message, error.details)
+        named = convert.record_id(error.details.get("id"))
+        result = WriteResult(False, named, error.code, error.crm_message, error.details)
         self._settle(module, works, [result])
+
+    def _is_there(self, module: Module, work: Work, answer: WriteResult) -> None:
+        """A creation that was sent before has arrived after all: the CRM names the record."""
+        if answer.id is not None:
+            self._learn(module, [answer.id])  # the door knows it by its external id
+        self._read_again(module, work, (answer.code, "The CRM has this record already."))
 
     def _read_again(self, module: Module, work: Work, reason: tuple[str, str]) -> None:
         """At once, but not for ever: a clock that differs would refuse it each time."""

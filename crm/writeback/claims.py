@@ -40,6 +40,7 @@ class Work:
     kind: str
     entries: list[OutboxEntry]
     zoho_id: int | None = None
+    may_be_there: bool = False  # of a creation: it was sent before, and may have arrived
 
     @property
     def attempts(self) -> int:
@@ -106,6 +107,7 @@ class Claim:
                     pk__in=some, status=outbox.READING, claim=self.token
                 ).update(
                     status=outbox.SENDING,
+                    has_left=True,
                     claimed_until=now + timedelta(seconds=settings.SYNC_LEASE_SECONDS),
                 )
             mine = {
@@ -177,7 +179,8 @@ def due_works(
             if record_ids is None:
                 entries = [entry for entry in entries if entry.next_attempt_at <= now]
             if entries:
-                works.append(Work(module, record_id, kind, entries))
+                may_be_there = kind == outbox.CREATE and any(e.has_left for e in entries)
+                works.append(Work(module, record_id, kind, entries, may_be_there=may_be_there))
     works = works[:most]
     records = module.model.objects.filter(pk__in=[work.record_id for work in works])
     ids = dict(records.values_list("pk", "zoho_id"))

@@ -14,7 +14,7 @@ from crm.sync.modules import BY_NAME
 from crm.writeback.conflicts import same
 from crm.writeback.context import WritingContext
 from crm.writeback.local import LOCAL, LocalRows
-from crm.writeback.outbox import Kept, edit, wake
+from crm.writeback.outbox import Kept, delete, edit, wake
 from crm.writeback.settle import last_read, take_back_deal
 
 OURS, THEIRS = "ours", "theirs"
@@ -108,6 +108,8 @@ def dismiss(entry_id: int, *, by: Any, now: datetime) -> OutboxEntry:
         if entry.status not in (outbox.REFUSED, outbox.DEAD):
             raise NotInConflict("Only what was refused or given up can be dismissed.")
         was_dead = entry.status == outbox.DEAD
+        if was_dead and entry.kind == outbox.CREATE and entry.has_left:
+            return _delete_wherever_it_is(entry, by=by, now=now, context=context)
         entry.status, entry.settled_at, entry.decided_by = outbox.DISMISSED, now, by
         entry.save()
         if was_dead and entry.kind == outbox.EDIT:
@@ -120,6 +122,18 @@ def dismiss(entry_id: int, *, by: Any, now: datetime) -> OutboxEntry:
             _take(rows, entry, False)
             take_back_deal(entry, context, now)
         rows.save()
+    return entry
+
+
+def _delete_wherever_it_is(
+    entry: OutboxEntry, *, by: Any, now: datetime, context: WritingContext
+) -> OutboxEntry:
+    """A creation that was sent may be in the CRM, whatever was heard of it: it is looked for, and
+    what is found is deleted there."""
+    record = BY_NAME[entry.module].model.objects.get(pk=entry.record_id)
+    delete(record, author=by, now=now, context=context)
+    OutboxEntry.objects.filter(pk=entry.pk).update(decided_by=by)
+    entry.refresh_from_db()
     return entry
 
 

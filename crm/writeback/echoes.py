@@ -30,6 +30,8 @@ GONE_CODE, GONE = (
     "record_deleted",
     "The record was deleted in the CRM. The change is kept as a note.",
 )
+# What records made here begin their external id with.
+KEY_PREFIX = "pulse-"
 _SAVED = ("status", "base", "theirs", "theirs_by", "theirs_at", "settled_at", "flipped_at")
 _JUDGED_DELETIONS = (outbox.PENDING, outbox.READING, outbox.UNKNOWN, outbox.CONFLICT, outbox.DEAD)
 
@@ -203,14 +205,19 @@ def adopt(
     now: datetime,
 ) -> None:
     """A record made here that the CRM tells back before its answer was read: known by its external
-    id, it is ours and no second one. `existing` grows by it."""
+    id, it is ours and no second one. `existing` grows by it.
+
+    Also where nothing waits any more: an answer may be lost for longer than anybody waits.
+    """
     at = mapper.index.get("external_id")
     if at is None:
         return
     unknown = {
-        item.mapped.values[at]: item.mapped.zoho_id
+        key: item.mapped
         for item in incoming
-        if item.mapped.zoho_id not in existing and item.mapped.values[at].__class__ is str
+        if (key := item.mapped.values[at]).__class__ is str
+        and key.startswith(KEY_PREFIX)
+        and item.mapped.zoho_id not in existing
     }
     if not unknown:
         return
@@ -219,12 +226,35 @@ def adopt(
     for pk, key, told, is_deleted in found.values_list(
         "pk", "external_id", "content_hash", "deleted_at"
     ):
-        zoho_id = unknown[key]
+        zoho_id = unknown[key].zoho_id
         rows.filter(pk=pk).update(zoho_id=zoho_id)
         existing[zoho_id] = Existing(pk, told, None, None, is_deleted is not None, False)
         OutboxEntry.objects.filter(
             module=module.name, record_id=pk, kind=outbox.CREATE, status__in=outbox.OPEN
         ).update(status=outbox.DONE, settled_at=now, sent_at=now)
+        if is_deleted is not None:
+            _delete_there_too(module, pk, mapper, unknown[key], now)
+
+
+def _delete_there_too(
+    module: Module, pk: int, mapper: Mapper, mapped: Mapped, now: datetime
+) -> None:
+    """It was deleted here before anybody knew that the CRM has it: the deletion follows it there.
+
+    What was empty here and is not there was filled by the CRM, and is no change of somebody's.
+    """
+    deletions = OutboxEntry.objects.filter(module=module.name, record_id=pk, kind=outbox.DELETE)
+    deletion = deletions.filter(status__in=(*outbox.OPEN, outbox.WITHDRAWN)).last()
+    if deletion is None:
+        return
+    base = json.loads(deletion.base or "{}")
+    for name, at in mapper.index.items():
+        if base.get(name) in (None, "") and mapped.values[at] is not MISSING:
+            base[name] = canonical(mapped.values[at])
+    deletion.base = json.dumps(base)
+    if deletion.status == outbox.WITHDRAWN:
+        deletion.status, deletion.next_attempt_at, deletion.settled_at = outbox.PENDING, now, None
+    deletion.save()
 
 
 def drop_edits(module: Module, pk: int, now: datetime) -> None:

@@ -26,6 +26,7 @@ from crm.sync.batch import encode
 from crm.sync.modules import BY_NAME, DEALS, LEADS, Module
 from crm.writeback.conflicts import same
 from crm.writeback.context import WritingContext, module_of
+from crm.writeback.echoes import KEY_PREFIX
 from crm.writeback.local import LOCAL, LocalRows
 
 STALE = (
@@ -140,9 +141,13 @@ def delete(
         rows.mark_deleted(record.pk, _name_of(author))
         rows.save()
         failpoints.pass_by("outbox.between_writes")
-        if any(e.kind == outbox.CREATE and e.status in outbox.WAITING for e in held):
-            _close(held, outbox.WITHDRAWN, now)  # the CRM never heard of it
-            return Kept(record.pk)
+        creation = next((e for e in held if e.kind == outbox.CREATE), None)
+        if creation is not None and creation.status in outbox.WAITING:
+            if not creation.has_left:
+                _close(held, outbox.WITHDRAWN, now)  # the CRM never heard of it
+                return Kept(record.pk)
+            # It may have arrived: the sender looks for it, and what it finds is deleted.
+            _go_again(creation, now)
         base = {name: canonical(value) for name, value in before.items()}
         for held_entry in reversed(held):
             if held_entry.kind == outbox.EDIT and held_entry.status != outbox.SENT:
@@ -365,7 +370,7 @@ def _name_of(author: Any) -> str:
 
 
 def _new_external_id() -> str:
-    return f"pulse-{uuid.uuid4()}"
+    return f"{KEY_PREFIX}{uuid.uuid4()}"
 
 
 def wake(entries: Any) -> None:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -29,7 +29,6 @@ from crm.writeback.context import WritingContext
 from crm.writeback.echoes import FLIP_WINDOW, FLIPS, drop_edits
 from crm.writeback.outbox import EXTERNAL_ID
 from crm.zoho.client import WriteResult, ZohoClient
-from crm.zoho.errors import FixFields, NotPermitted, QueryRefused, ScopeMissing
 
 Refusals = dict[int, tuple[OutboxEntry, tuple[str, str], dict[str, Any]]]
 FLIPS_CODE = "changed_back"
@@ -38,6 +37,8 @@ FLIPS_WHY = (
     "is known. It is not sent again; ask who keeps the CRM's workflows."
 )
 AUTHOR_CODE = "author_not_allowed"
+# More than any clock is wrong by.
+CLOCKS_DIFFER = timedelta(days=1)
 _PARTS = {"Accounts": "account_id", "Contacts": "contact_id"}
 
 
@@ -159,8 +160,14 @@ def call_of(
     if kind == outbox.CREATE:
         key = context.writer(name).api_name(EXTERNAL_ID)
         new = [prepared.rows[work.record_id] for work in works]
+        # What was sent before and has arrived after all is not overwritten but named.
+        guard = unseen_before(works) if any(work.may_be_there for work in works) else None
         return lambda client: client.upsert(
-            name, new, duplicate_check_fields=[key], repeatable=False
+            name,
+            new,
+            duplicate_check_fields=[key],
+            unmodified_since=guard,
+            repeatable=False,
         )
     rows = [
         {"id": str(work.zoho_id), **dict(prepared.fields[e.pk] for e in work.entries)}
@@ -312,24 +319,9 @@ def bind(module: Module, pk: int, zoho_id: int, now: datetime) -> None:
             announce(module, [pk])
 
 
-def find_created(
-    client: ZohoClient, module: Module, works: Sequence[Work], context: WritingContext
-) -> list[int]:
-    """The CRM's ids of those that are there already, by external id; none where it cannot be asked
-    so: the upsert finds them then."""
-    keys = module.model.objects.filter(pk__in=[work.record_id for work in works])
-    words = ", ".join(f"'{key}'" for key in keys.values_list(EXTERNAL_ID, flat=True) if key)
-    if not words:
-        return []
-    api = context.writer(module.name).api_name(EXTERNAL_ID)
-    # The keys are our own: letters, digits and dashes.
-    query = f"select id from {module.name} where {api} in ({words}) limit 0, 200"  # noqa: S608
-    try:
-        page = client.coql(query)
-    except (QueryRefused, ScopeMissing, NotPermitted, FixFields):
-        return []
-    found = (_id_of(record.value) for record in page.records)
-    return [zoho_id for zoho_id in found if zoho_id is not None]
+def unseen_before(works: Sequence[Work]) -> datetime:
+    """A time by the CRM's clock, however wrong ours is, at which it had none of these."""
+    return min(entry.created_at for work in works for entry in work.entries) - CLOCKS_DIFFER
 
 
 def _id_of(value: Any) -> int | None:

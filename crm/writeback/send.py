@@ -31,7 +31,6 @@ from crm.writeback.answers import (
     OUTAGE_PAUSE,
     RETRY,
     ROWS_A_CALL,
-    Answers,
     Reading,
     Report,
     Stop,
@@ -40,6 +39,7 @@ from crm.writeback.answers import (
 )
 from crm.writeback.claims import Claim, Work
 from crm.writeback.context import WritingContext
+from crm.writeback.creations import Creations
 from crm.zoho.client import WriteResult, ZohoClient
 from crm.zoho.errors import (
     RetryLater,
@@ -95,7 +95,7 @@ def send_due(
 
 
 @dataclass
-class _Sending(Answers):
+class _Sending(Creations):
     claim: Claim
     should_stop: Callable[[], bool]
     threads: int
@@ -139,8 +139,7 @@ class _Sending(Answers):
         works = self._refuse_unfit(module, works)
         self._create(module, [work for work in works if work.kind == outbox.CREATE])
         rest = [work for work in works if work.kind != outbox.CREATE]
-        # A deal that its lead's conversion makes has no id there yet.
-        self._wait(module, [work for work in rest if work.zoho_id is None], RETRY, uncounted=True)
+        self._without_record(module, [work for work in rest if work.zoho_id is None])
         rest = [work for work in rest if work.zoho_id is not None]
         readings = {
             self.pool.submit(self._read, module, [w.zoho_id for w in some]): some
@@ -279,7 +278,10 @@ class _Sending(Answers):
         is_alone = [work.goes_alone or kind == outbox.CONVERT for work in sending]
         batches = [[work] for work, alone in zip(sending, is_alone, strict=True) if alone]
         many = [work for work, alone in zip(sending, is_alone, strict=True) if not alone]
-        for batch in [*batches, *chunks(many, ROWS_A_CALL)]:
+        for is_again in (False, True):
+            some = [work for work in many if work.may_be_there is is_again]
+            batches += chunks(some, ROWS_A_CALL)
+        for batch in batches:
             failpoints.pass_by("send.before_call")
             call = rows_out.call_of(module, kind, batch, prepared, self.context)
             writings[self.pool.submit(self._ask_and_call, call)] = batch
@@ -334,45 +336,6 @@ class _Sending(Answers):
         except ZohoError as error:
             raise Stop(error, error.code, NOT_OURS_PAUSE) from error
 
-    # -- creations --------------------------------------------------------------------------------
-
-    def _create(self, module: Module, works: list[Work]) -> None:
-        """By upsert on the external id: however often it is sent, one record there. One whose
-        answer was lost is looked for first: somebody may have changed it there by now."""
-        if not works:
-            return
-        try:
-            for some in chunks([w for w in works if _may_exist(w)], IDS_A_READING):
-                self._look_for(module, some)
-        except ZohoError as error:
-            raise Stop(error, error.code, OUTAGE_PAUSE) from error
-        alive = self._without_bound(module, self._compare(module, works, Reading(self.clock())))
-        writings: dict[Future, list[Work]] = {}
-        if alive and switch.mode() != switch.ON:
-            raise Stop(None, "off", timedelta(0))
-        try:
-            self._call(module, outbox.CREATE, alive, writings)
-        finally:
-            self._finish(module, writings)  # what is under way is settled, whatever stopped it
-
-    def _without_bound(self, module: Module, works: list[Work]) -> list[Work]:
-        """Whose record the CRM has by now is made: sending it whole again would overwrite what
-        somebody changed there since."""
-        rows = module.model.objects.filter(pk__in=[work.record_id for work in works])
-        bound = set(rows.filter(zoho_id__isnull=False).values_list("pk", flat=True))
-        for work in works:
-            if work.record_id in bound:
-                settle.finish(module, work.entries, self.clock())
-                self.report.settled += 1
-        return [work for work in works if work.record_id not in bound]
-
-    def _look_for(self, module: Module, works: Sequence[Work]) -> None:
-        ids = rows_out.find_created(self.client, module, works, self.context)
-        for some in chunks(ids, IDS_A_READING):
-            reading = self._read(module, some)
-            # The door knows them by their external id.
-            self._store(module, reading.records, reading.read_at)
-
 
 def _as_they_come(calls: Iterable[Future]) -> Iterator[list[Future]]:
     """All that are done by now, together; then those that are done by then."""
@@ -409,7 +372,3 @@ def _close(pool: ThreadPoolExecutor, threads: int) -> None:
 def _unreadable(error: ZohoError, first: timedelta = NOT_OURS_PAUSE) -> results.Outcome:
     pauses = (first, timedelta(hours=4))
     return results.Outcome(results.WAIT, error.code, error.message, pauses)
-
-
-def _may_exist(work: Work) -> bool:
-    return any(entry.attempts > 1 for entry in work.entries)

@@ -151,7 +151,10 @@ def refuse(
             _, (code, message), details = refused[entry.pk]
             entry.code, entry.message = code[:64], message
             if entry.kind == outbox.CREATE:
-                _give_up(entry)
+                if _is_leaving(entry):
+                    _back_in_line(entry)  # to be looked for; nobody wants it made any more
+                else:
+                    _give_up(entry)
                 continue
             entry.details = {**entry.details, "crm": details} if details else entry.details
             later = _later(entry)
@@ -173,6 +176,27 @@ def refuse(
         for pk, values in back.items():
             rows.put(pk, before[pk], values)
         rows.save()
+
+
+def withdraw_creation(module: Module, work: claims.Work, now: datetime) -> None:
+    """The CRM does not have what was made and deleted here: nothing is to be sent of it."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        if _still(work.entries, _MINE):
+            OutboxEntry.objects.filter(
+                module=module.name, record_id=work.record_id, status__in=outbox.OPEN
+            ).update(status=outbox.WITHDRAWN, settled_at=now, **NO_CLAIM)
+
+
+def withdraw(module: Module, entries: Sequence[OutboxEntry], reason: Reason, now: datetime) -> None:
+    """Nothing is to be done in the CRM, and nothing changes here."""
+    with transaction.atomic():
+        pass_gate(module.name, 0)
+        pks = [entry.pk for entry in _still(entries, _MINE)]
+        said = {"code": reason[0], "message": reason[1]}
+        OutboxEntry.objects.filter(pk__in=pks).update(
+            status=outbox.WITHDRAWN, settled_at=now, **said, **NO_CLAIM
+        )
 
 
 def last_read(deletion: OutboxEntry) -> dict[str, Any]:
@@ -253,6 +277,15 @@ def _back_in_line(entry: OutboxEntry) -> None:
             kind=outbox.EDIT,
             status__in=outbox.WAITING,
         ).update(status=outbox.WITHDRAWN)
+
+
+def _is_leaving(creation: OutboxEntry) -> bool:
+    return OutboxEntry.objects.filter(
+        module=creation.module,
+        record_id=creation.record_id,
+        kind=outbox.DELETE,
+        status__in=outbox.OPEN,
+    ).exists()
 
 
 def _give_up(entry: OutboxEntry) -> None:
