@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
 from django.utils import timezone
 
 from crm.admin import RepairAdmin
 from crm.errors import CrmError
 from crm.models import OutboxEntry, WriteBack
-from crm.permissions import may_configure
+from crm.permissions import may_configure, may_preview_write_back
+from crm.sync.modules import BY_NAME
 from crm.writeback import decisions, switch
+from crm.writeback.preview import preview
+
+MOST_SHOWN = 200
 
 
 @admin.register(OutboxEntry)
@@ -25,22 +33,50 @@ class OutboxEntryAdmin(RepairAdmin):
     search_fields = ["record_id__exact", "field", "author_name", "code", "message"]
     ordering = ["-pk"]
     actions = ["try_again", "dismiss", "keep_ours", "take_theirs"]
+    change_list_template = "admin/crm/outboxentry/change_list.html"
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.preview)
+        return [path("preview/", view, name="crm_outboxentry_preview"), *super().get_urls()]
+
+    def preview(self, request: HttpRequest) -> HttpResponse:
+        """What would be sent now, from what to what, and its cost; nothing is asked of the CRM."""
+        decision = may_preview_write_back(request.user)
+        if not decision:
+            raise PermissionDenied(decision.why)
+        found = preview(timezone.now())
+        shown = found.rows[:MOST_SHOWN]
+        wanted: dict[str, set[int]] = defaultdict(set)
+        for row in shown:
+            wanted[row.module].add(row.record_id)
+        records = {name: BY_NAME[name].model.objects.in_bulk(pks) for name, pks in wanted.items()}
+        said = {
+            **self.admin_site.each_context(request),
+            "title": "What would be sent",
+            "opts": self.opts,
+            "mode": switch.mode(),
+            "found": found,
+            "shown": [(row, records[row.module].get(row.record_id)) for row in shown],
+        }
+        return render(request, "admin/crm/outboxentry/preview.html", said)
 
     @admin.action(description="Try again", permissions=["repair"])
     def try_again(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._each(request, queryset, decisions.try_again, "back in line")
+        self._each(request, queryset, decisions.try_again, "back in line", "Tried again.")
 
     @admin.action(description="Dismiss", permissions=["repair"])
     def dismiss(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._each(request, queryset, decisions.dismiss, "dismissed")
+        self._each(request, queryset, decisions.dismiss, "dismissed", "Dismissed.")
 
     @admin.action(description="Resolve conflict: keep ours", permissions=["repair"])
     def keep_ours(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._each(request, queryset, _resolve(decisions.OURS), "on the way over the CRM's value")
+        said = "on the way over the CRM's value"
+        self._each(request, queryset, _resolve(decisions.OURS), said, "Conflict: kept ours.")
 
     @admin.action(description="Resolve conflict: take theirs", permissions=["repair"])
     def take_theirs(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._each(request, queryset, _resolve(decisions.THEIRS), "as the CRM has it")
+        act = _resolve(decisions.THEIRS)
+        self._each(request, queryset, act, "as the CRM has it", "Conflict: took theirs.")
 
     def _each(
         self,
@@ -48,11 +84,14 @@ class OutboxEntryAdmin(RepairAdmin):
         queryset: QuerySet,
         act: Callable[..., Any],
         done: str,
+        noted: str,
     ) -> None:
+        """Each on its own, with a line in the log of who did it."""
         count = 0
         for pk in queryset.order_by("pk").values_list("pk", flat=True):
             try:
-                act(pk, by=request.user, now=timezone.now())
+                entry = act(pk, by=request.user, now=timezone.now())
+                self.log_change(request, entry, noted)
                 count += 1
             except CrmError as error:
                 self.message_user(request, f"{pk}: {error.message}", messages.WARNING)

@@ -39,6 +39,11 @@ def may_write_back(user: Any, kind: str, record: Any) -> Decision:
     return _answers().may_write_back(user, kind, record)
 
 
+def may_preview_write_back(user: Any) -> Decision:
+    """Whether this person may look at everything that would be sent to the CRM."""
+    return _answers().may_preview_write_back(user)
+
+
 def may_resolve(user: Any, record: Any) -> Decision:
     """Whether this person may decide a conflict of this record."""
     return _answers().may_resolve(user, record)

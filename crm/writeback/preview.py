@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from crm.models import outbox
+from crm.models import OutboxEntry, outbox
 from crm.sync.modules import ORDER, Module
 from crm.writeback.answers import IDS_A_READING, ROWS_A_CALL
 from crm.writeback.claims import Work, due_works
@@ -23,8 +23,8 @@ MOST = 1000
 
 @dataclass
 class PreviewRow:
-    """One record: what the call would carry (`payload`), as the CRM is sent it. `why_not`: this
-    would be refused or has to wait."""
+    """One record: what the call would carry (`payload`), as the CRM is sent it, and the entries
+    that this comes from. `why_not`: this would be refused or has to wait."""
 
     module: str
     record_id: int
@@ -32,6 +32,7 @@ class PreviewRow:
     kind: str
     payload: dict[str, Any]
     why_not: str = ""
+    entries: list[OutboxEntry] = field(default_factory=list)
 
 
 @dataclass
@@ -65,7 +66,8 @@ def _rows_of(
     fit: dict[str, list[Work]] = defaultdict(list)
     for work, refused in checked(module, works, now):
         for entry, (_, why), _ in refused.values():
-            yield _row(work, {entry.field: json.loads(entry.new or "null")}, why)
+            payload = {entry.field: json.loads(entry.new or "null")}
+            yield _row(work, payload, why, [entry])
         if work.entries:
             fit[work.kind].append(work)
     for kind, some in fit.items():
@@ -79,8 +81,18 @@ def _rows_of(
             yield _row(work, {}, "A record that it refers to is not in the CRM yet.")
 
 
-def _row(work: Work, payload: dict[str, Any], why_not: str = "") -> PreviewRow:
-    return PreviewRow(work.module.name, work.record_id, work.zoho_id, work.kind, payload, why_not)
+def _row(
+    work: Work, payload: dict[str, Any], why_not: str = "", entries: list[OutboxEntry] | None = None
+) -> PreviewRow:
+    return PreviewRow(
+        work.module.name,
+        work.record_id,
+        work.zoho_id,
+        work.kind,
+        payload,
+        why_not,
+        list(work.entries if entries is None else entries),
+    )
 
 
 def _add_cost(found: Preview, sendable: dict[str, int]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import path
 
 from crm.api.urls import LIST, ONE
-from o2r.api import views, writeback
+from o2r.api import preview, views, writeback
 
 STATS: dict[str, Any] = {"get": "stats"}
 LIVE: dict[str, Any] = {"get": "live"}
@@ -39,6 +39,7 @@ urlpatterns = [
         name="api-sync-batch-to-crm",
     ),
     path("api/o2r/sync-status", writeback.OutboxStatusView.as_view(), name="api-sync-status"),
+    path("api/o2r/sync-preview", preview.PreviewView.as_view(), name="api-sync-preview"),
     path("api/o2r/conflicts", writeback.ConflictsView.as_view(), name="api-conflicts"),
     path(
         "api/o2r/conflicts/<str:id>/resolve",

@@ -359,7 +359,7 @@ def conflict_bodies(entries: Sequence[OutboxEntry]) -> list[dict[str, Any]]:
 
 def _conflict_body(entry: OutboxEntry, record: Any) -> dict[str, Any]:
     base, ours, theirs = (
-        _shown(entry.field, json.loads(text or "null"), record)
+        shown(entry.field, json.loads(text or "null"), record)
         for text in (entry.base, entry.new, entry.theirs)
     )
     body = {
@@ -381,7 +381,7 @@ def _conflict_body(entry: OutboxEntry, record: Any) -> dict[str, Any]:
     return ConflictSerializer(body).data
 
 
-def _shown(field: str, value: Any, record: Any) -> Any:
+def shown(field: str, value: Any, record: Any) -> Any:
     """Money as a string with its currency's decimals; the rest as it is kept."""
     if field.endswith("_minor") and isinstance(value, int):
         code = "SGD" if field == "given_sgd_minor" else getattr(record, "currency", "")

@@ -15,7 +15,7 @@ from crm.writeback.outbox import delete, edit
 pytestmark = pytest.mark.django_db(transaction=True)
 ONE, BATCH = "/api/o2r/sync-to-crm", "/api/o2r/sync-batch-to-crm"
 MILESTONES, STATUS = "/api/o2r/sync-milestones-to-crm", "/api/o2r/sync-status"
-CONFLICTS = "/api/o2r/conflicts"
+CONFLICTS, PREVIEW = "/api/o2r/conflicts", "/api/o2r/sync-preview"
 
 
 @pytest.fixture
@@ -93,6 +93,51 @@ def test_row_77_a_conflict_is_shown_and_decided(mirror, manager, manager_client,
         deal.refresh_from_db()
         assert deal.next_step == "Theirs"
     assert post(manager_client, resolve, {"keep": "theirs"}).status_code == 409
+
+
+def test_the_preview_says_what_would_go_where_from_what_to_what_and_its_cost(
+    mirror, manager, manager_client, ops_client, rep_client, integrator_client
+) -> None:
+    sold_in_sgd = {"stage_type": "open", "amount_minor__isnull": False, "currency": "SGD"}
+    one, other = Deal.objects.live().filter(**sold_in_sgd).order_by("pk")[:2]
+    was = one.amount_minor
+    change(one, manager, amount_minor=150_050, next_step="Ours")
+    delete(other, author=manager, now=timezone.now())
+    asked = mirror.requests()
+    for client in (rep_client, integrator_client):
+        assert client.get(PREVIEW).status_code == 403
+    body = ops_client.get(PREVIEW).json()
+    assert manager_client.get(PREVIEW).json() == body
+    assert (body["write_back"], body["count"], body["is_whole"]) == ("off", 2, True)
+    # one reading of two, an update of one, a deletion of one
+    assert (body["calls"], body["credits"]) == (3, 3)
+    rows = {row["kind"]: row for row in body["results"]}
+    edited = rows["edit"]
+    assert (edited["module"], edited["zoho_id"], edited["record_name"], edited["why_not"]) == (
+        "Deals", str(one.zoho_id), one.name, "")  # fmt: skip
+    assert edited["payload"] == {"Amount": 1500.5, "Next_Step": "Ours"}
+    changes = {c["field"]: (c["from"], c["to"], c["author"]) for c in edited["changes"]}
+    who = manager.get_username()
+    assert changes == {
+        "amount_minor": (f"{was // 100}.{was % 100:02}", "1500.50", who),
+        "next_step": (one.next_step, "Ours", who),
+    }
+    assert (rows["delete"]["zoho_id"], rows["delete"]["changes"]) == (str(other.zoho_id), [])
+    assert mirror.requests() == asked, "the CRM was asked for nothing"
+    assert {entry.status for entry in entries(one)} == {outbox.PENDING}
+    assert ops_client.get(f"{PREVIEW}?limit=3").status_code == 422
+
+
+def test_the_preview_says_why_something_would_not_go(mirror, manager, manager_client, ops) -> None:
+    deal = a_deal(mirror)
+    change(deal, ops, next_step="Not mine to change")  # as after losing a role
+    (row,) = manager_client.get(PREVIEW).json()["results"]
+    assert row["why_not"] and row["changes"][0]["to"] == "Not mine to change"
+
+
+def test_the_preview_of_nothing_costs_nothing(mirror, manager_client) -> None:
+    body = manager_client.get(PREVIEW).json()
+    assert (body["count"], body["calls"], body["credits"], body["results"]) == (0, 0, 0, [])
 
 
 def test_a_batch_says_of_each_what_became_of_it(mirror, manager, manager_client) -> None:
@@ -181,7 +226,7 @@ def test_who_may_send_and_decide(
 def test_nobody_is_asked_to_sign_in_by_json(client) -> None:
     for path in (f"{ONE}/1", f"{MILESTONES}/1", BATCH, f"{CONFLICTS}/1/resolve"):
         assert post(client, path, {}).status_code == 401
-    for path in (STATUS, CONFLICTS):
+    for path in (STATUS, CONFLICTS, PREVIEW):
         assert client.get(path).status_code == 401
 
 
