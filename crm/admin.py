@@ -349,6 +349,7 @@ class DeletionHoldAdmin(RepairAdmin):
     def confirm_deletion(self, request: HttpRequest, queryset: QuerySet) -> None:
         for hold in queryset.filter(status=models.DeletionHold.HELD):
             deleted = holds.confirm(hold)
+            self.log_change(request, hold, f"Confirmed: {deleted} marked as deleted.")
             spared = len(hold.zoho_ids) - deleted
             self.message_user(
                 request,
@@ -360,6 +361,7 @@ class DeletionHoldAdmin(RepairAdmin):
     def keep(self, request: HttpRequest, queryset: QuerySet) -> None:
         for hold in queryset.filter(status=models.DeletionHold.HELD):
             holds.dismiss(hold)
+            self.log_change(request, hold, "Kept.")
             self.message_user(request, f"{hold.module}: {len(hold.zoho_ids)} records stay.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -25,14 +27,34 @@ class NoticeAdmin(RepairAdmin):
     list_filter = ["status", ("module", admin.AllValuesFieldListFilter)]
     search_fields = ["zoho_id__exact", "channel_id__exact", "run_id__exact", "error_code"]
     ordering = ["-pk"]
-    actions = ["try_again"]
+    actions = ["try_again", "dismiss"]
 
     @admin.action(description="Try again", permissions=["repair"])
     def try_again(self, request: HttpRequest, queryset: QuerySet) -> None:
-        number = inbox.retry(queryset, timezone.now())
+        number = self._each_dead(request, queryset, inbox.retry, "Tried again.")
         if number:
             wake_worker()
         self.message_user(request, f"{number} given-up notices wait again.")
+
+    @admin.action(description="Dismiss", permissions=["repair"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet) -> None:
+        number = self._each_dead(request, queryset, inbox.dismiss, "Dismissed.")
+        self.message_user(request, f"{number} given-up notices dismissed; the delta covers them.")
+
+    def _each_dead(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet,
+        act: Callable[[QuerySet, datetime], int],
+        noted: str,
+    ) -> int:
+        """One by one, so that the log names those upon which it was done."""
+        number = 0
+        for notice in queryset.filter(status=models.Notice.DEAD).order_by("pk"):
+            if act(models.Notice.objects.filter(pk=notice.pk), timezone.now()):
+                self.log_change(request, notice, noted)
+                number += 1
+        return number
 
 
 @admin.register(models.NotificationChannel)

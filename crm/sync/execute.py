@@ -233,11 +233,7 @@ def _conclude(session: Session) -> None:
     elif run.failed or any(part.state != SyncRunModule.DONE for part in parts):
         status = ledger.PARTIAL
         if run.failed:
-            notes.insert(
-                0,
-                f"{run.failed} record{'s' * (run.failed != 1)} could not be stored and "
-                f"need{'s' * (run.failed == 1)} a look.",
-            )
+            notes.insert(0, _needs_a_look(run.failed))
     if not runs.close_run(run, status, code=code, message=" ".join(notes)):
         raise LeaseLost
     if run.kind == runs.REPLAY:
@@ -248,6 +244,12 @@ def _conclude(session: Session) -> None:
     else:
         values["last_success_at"] = timezone.now()
     CrmConnection.objects.filter(pk=1).update(**values)
+
+
+def _needs_a_look(number: int) -> str:
+    if number == 1:
+        return "1 record needs a look: it could not be stored."
+    return f"{number} records need a look: they could not be stored."
 
 
 def run_queued_delta(session: Session) -> None:

@@ -256,3 +256,11 @@ def retry(notices: QuerySet[Notice], now: datetime) -> int:
         next_attempt_at=now,
         settled_at=None,
     )
+
+
+def dismiss(notices: QuerySet[Notice], now: datetime) -> int:
+    """Ops have looked at dead notices and let them be; the next notice of the record counts again.
+    Returns how many."""
+    return _change(
+        notices.filter(status=Notice.DEAD), status=Notice.DONE, attempts=0, settled_at=now
+    )

@@ -208,7 +208,7 @@ def test_row_66_one_unreadable_record_makes_the_run_partial_and_is_kept(crm: Crm
     run = crm.sync("full")
     assert run.status == "partial"
     assert (run.failed, run.seen) == (1, run.created + 1)
-    assert run.message.startswith("1 record could not be stored")
+    assert run.message.startswith("1 record needs a look: it could not be stored.")
     failed = FailedRecord.objects.get()
     assert (failed.module, failed.run_id) == ("Deals", run.pk)
     assert Deal.objects.live().count() == 49
