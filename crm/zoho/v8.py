@@ -172,6 +172,8 @@ class ZohoV8(BulkCalls, WatchCalls, ZohoClient):
             "ids": ",".join(str(int(record_id)) for record_id in ids),
             "fields": _list_fields(fields),
             "per_page": str(PER_PAGE),
+            # Lists hide what waits for approval; who asks by id wants to know whether it is there.
+            "approved": "both",
         }
         if converted is not None:
             params["converted"] = converted
