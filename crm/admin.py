@@ -66,11 +66,15 @@ def money_column(name: str) -> Callable[[Any], str]:
         minor = getattr(row, name)
         if minor is None:
             return "–"
-        code = row.currency if name == "amount_minor" else "SGD"
-        decimals = decimals_of(code)
-        return f"{Decimal(minor).scaleb(-decimals):,.{decimals}f} {code}"
+        return money(minor, row.currency if name == "amount_minor" else "SGD")
 
     return written
+
+
+def money(minor: int, code: str) -> str:
+    """Whole minor units as people write the amount, with its currency."""
+    decimals = decimals_of(code)
+    return f"{Decimal(minor).scaleb(-decimals):,.{decimals}f} {code}"
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

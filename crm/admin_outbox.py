@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +15,13 @@ from django.shortcuts import render
 from django.urls import path
 from django.utils import timezone
 
-from crm.admin import RepairAdmin
+from crm.admin import MINOR, RepairAdmin, money
 from crm.errors import CrmError
-from crm.models import OutboxEntry, WriteBack
+from crm.models import OutboxEntry, WriteBack, outbox
 from crm.permissions import may_configure, may_preview_write_back
 from crm.sync.modules import BY_NAME
 from crm.writeback import decisions, switch
-from crm.writeback.preview import preview
+from crm.writeback.preview import PreviewRow, preview
 
 MOST_SHOWN = 200
 
@@ -45,18 +46,14 @@ class OutboxEntryAdmin(RepairAdmin):
         if not decision:
             raise PermissionDenied(decision.why)
         found = preview(timezone.now())
-        shown = found.rows[:MOST_SHOWN]
-        wanted: dict[str, set[int]] = defaultdict(set)
-        for row in shown:
-            wanted[row.module].add(row.record_id)
-        records = {name: BY_NAME[name].model.objects.in_bulk(pks) for name, pks in wanted.items()}
         said = {
             **self.admin_site.each_context(request),
             "title": "What would be sent",
             "opts": self.opts,
             "mode": switch.mode(),
             "found": found,
-            "shown": [(row, records[row.module].get(row.record_id)) for row in shown],
+            "records": len({(row.module, row.record_id) for row in found.rows}),
+            "shown": _lines(found.rows[:MOST_SHOWN]),
         }
         return render(request, "admin/crm/outboxentry/preview.html", said)
 
@@ -96,6 +93,43 @@ class OutboxEntryAdmin(RepairAdmin):
             except CrmError as error:
                 self.message_user(request, f"{pk}: {error.message}", messages.WARNING)
         self.message_user(request, f"{count} {done}.")
+
+
+def _lines(rows: list[PreviewRow]) -> list[dict[str, Any]]:
+    """Rows as people read them; one query a module for the names."""
+    wanted: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        wanted[row.module].add(row.record_id)
+    records = {name: BY_NAME[name].model.objects.in_bulk(pks) for name, pks in wanted.items()}
+    return [_line(row, records[row.module].get(row.record_id)) for row in rows]
+
+
+def _line(row: PreviewRow, record: Any) -> dict[str, Any]:
+    edits = [entry for entry in row.entries if entry.kind == outbox.EDIT]
+    return {
+        **{name: getattr(row, name) for name in ("module", "zoho_id", "kind", "payload")},
+        "why_not": row.why_not,
+        "name": str(record or row.record_id),
+        "by": ", ".join(dict.fromkeys(entry.author_name or "a rule" for entry in row.entries)),
+        "changes": [
+            (
+                entry.field.removesuffix(MINOR).replace("_", " "),
+                _written(entry.field, entry.base, record),
+                _written(entry.field, entry.new, record),
+            )
+            for entry in edits
+        ],
+    }
+
+
+def _written(field: str, told: str | None, record: Any) -> str:
+    """A kept value as people write it."""
+    value = json.loads(told or "null")
+    if value in (None, ""):
+        return "nothing"
+    if field.endswith(MINOR) and isinstance(value, int):
+        return money(value, record.currency if field == "amount_minor" and record else "SGD")
+    return str(value)
 
 
 def _resolve(keep: str) -> Callable[..., Any]:

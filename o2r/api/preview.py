@@ -53,8 +53,9 @@ class PreviewedSerializer(serializers.Serializer):
 
 
 class PreviewSerializer(serializers.Serializer):
-    """What would be sent now, in its order: `count` records, the first of them in `results`.
-    `is_whole` false: more wait than were looked at, and the cost is that of the first round."""
+    """What would be sent now, in its order: `count` rows, the first of them in `results`; a record
+    is one row, and one more for each change of it that would not go. `is_whole` false: more wait
+    than were looked at, and the cost is that of the first round."""
 
     write_back = serializers.ChoiceField(choices=["off", "preview", "on"])
     count = serializers.IntegerField()
