@@ -33,6 +33,7 @@ from crm.sync.modules import BY_NAME
 
 log = structlog.get_logger(__name__)
 
+ADDRESS = "/api/zoho/webhook"
 MAX_BODY = 1_000_000
 # The CRM names a hundred at most.
 MAX_RECORDS = 1_000
@@ -83,6 +84,19 @@ class Flood:
 
 
 flood = Flood()
+
+
+class DoorMiddleware:
+    """Answers the CRM's notices before the layers that are there for people: no session, no
+    sign-in and no page is of use to it, and together they cost as much as storing the notice."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path_info == ADDRESS:
+            return receive(request)
+        return self.get_response(request)
 
 
 @login_not_required
@@ -320,28 +334,56 @@ def forget_channels() -> None:
 # -- waking a worker ------------------------------------------------------------------------------
 
 
-class _Nudges:
-    """One message for many notices, and none for a while where the broker does not answer."""
+class Nudges:
+    """One message for many notices, and none for a while where the broker does not answer.
 
-    def __init__(self) -> None:
+    The first notice gives it at once. Those of the next moment (`WEBHOOK_NUDGE_GAP_S`) leave it to
+    a timer: asking Redis each time whether somebody did costs more than storing the notice.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._guard = threading.Lock()
+        self._given_at: float | None = None
+        self._timer: threading.Timer | None = None
         self._rest_until = 0.0
+
+    def ask(self) -> None:
+        """Have it given; returns at once where that was just done."""
+        with self._guard:
+            now = self._monotonic()
+            gap = settings.WEBHOOK_NUDGE_GAP_S
+            is_due = self._given_at is None or not 0 <= now - self._given_at < gap
+            if is_due:
+                self._given_at = now
+            elif self._timer is None:
+                self._timer = threading.Timer(gap, self._give_later)
+                self._timer.daemon = True
+                self._timer.start()
+        if is_due:
+            self.give()
+
+    def _give_later(self) -> None:
+        with self._guard:
+            self._timer, self._given_at = None, self._monotonic()
+        self.give()
 
     def give(self) -> None:
         from crm.sync import listening
         from crm.tasks import nudge, take_notices
 
-        if time.monotonic() < self._rest_until or not cache.add(NUDGED_KEY, 1, NUDGE_LASTS_S):
+        if self._monotonic() < self._rest_until or not cache.add(NUDGED_KEY, 1, NUDGE_LASTS_S):
             return
         if not listening.ring() and not nudge(take_notices):
-            self._rest_until = time.monotonic() + NUDGE_LASTS_S
+            self._rest_until = self._monotonic() + NUDGE_LASTS_S
 
 
-_nudges = _Nudges()
+_nudges = Nudges()
 
 
 def wake_worker() -> None:
     """Have the inbox looked at, unless that was asked for already and not done yet."""
-    _nudges.give()
+    _nudges.ask()
 
 
 def forget_nudge() -> None:

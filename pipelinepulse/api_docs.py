@@ -13,6 +13,9 @@ from django.contrib.auth.decorators import login_required
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.renderers import JSONRenderer
 
+from crm import webhook
+from crm.api.notice_schema import OPERATION
+
 ERROR = {
     "type": "object",
     "required": ["code", "message", "errors"],
@@ -63,6 +66,13 @@ def by_chapter(result: dict, generator: Any, request: Any, public: bool) -> dict
         chapter = next(name for start, name in CHAPTERS if path.startswith(start))
         for operation in operations.values():
             operation["tags"] = [chapter]
+    return result
+
+
+def describe_webhook(result: dict, generator: Any, request: Any, public: bool) -> dict:
+    """Adds the CRM's own address, which is no view of the API. A hook of the schema."""
+    result["paths"][webhook.ADDRESS] = {"post": OPERATION}
+    result["paths"] = dict(sorted(result["paths"].items()))
     return result
 
 

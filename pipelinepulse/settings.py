@@ -27,6 +27,8 @@ BUSINESS_TIME_ZONE = ENVIRONMENT.business_time_zone
 ENCRYPTION_KEYS = list(ENVIRONMENT.encryption_keys)
 WEBHOOK_TOKENS = list(ENVIRONMENT.webhook_tokens)
 WEBHOOK_PER_SECOND = ENVIRONMENT.webhook_per_second
+# Notices of one process this near to each other wake a worker once.
+WEBHOOK_NUDGE_GAP_S = 0.02
 CONFIGURATION_NOTICES = list(ENVIRONMENT.notices)
 
 ZOHO = ENVIRONMENT.zoho
@@ -83,6 +85,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "pipelinepulse.security.HeadersMiddleware",
     "csp.middleware.CSPMiddleware",
+    "crm.webhook.DoorMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -320,6 +323,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "pipelinepulse.api_docs.describe_refusals",
+        "pipelinepulse.api_docs.describe_webhook",
         "pipelinepulse.api_docs.by_chapter",
     ],
     "TAGS": [

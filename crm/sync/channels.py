@@ -29,7 +29,7 @@ from crm.zoho.factory import client_from_settings
 
 log = structlog.get_logger(__name__)
 
-PATH = "/api/zoho/webhook"
+PATH = webhook.ADDRESS
 MAX_ADDRESS = 255
 # A week is the most; a clock of ours that is ahead must not turn it into the CRM's hour.
 LIFE = timedelta(days=7) - timedelta(hours=1)

@@ -10,6 +10,7 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from jsonschema import Draft202012Validator
 
 from crm import webhook
 from crm.models import Notice, NotificationChannel
@@ -111,6 +112,23 @@ def test_the_schema_names_the_channels(ops_client: Any) -> None:
     assert set(paths[SETUP]) == {"post", "delete"}
     assert set(paths[STATUS]) == {"get"}
     assert "503" in paths[TEST]["post"]["responses"]
+
+
+def test_the_schema_describes_what_the_door_lets_in(ops_client: Any) -> None:
+    """What it calls valid is accepted, and what it calls invalid is 400 or 413 at the door."""
+    operation = ops_client.get("/api/schema").json()["paths"][reverse("zoho-webhook")]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    allowed = Draft202012Validator(schema)
+    known_channels()
+    sound = body_of([1])
+    bodies = [sound, sound | {"ids": [1, "2"]}, sound | {"channel_id": 99}, sound | {"more": 1}]
+    odd = [{"ids": None}, {"ids": ["x"]}, {"ids": [0]}, {"ids": [True]}, {"ids": [1.5]},
+           {"module": 7}, {"channel_id": None}, {"ids": list(range(1, 1002))}]  # fmt: skip
+    for body in bodies + [sound | change for change in odd]:
+        status = post(body).status_code
+        assert (status == 202) == allowed.is_valid(body), body["ids"][:3] if body["ids"] else body
+        assert str(status) in operation["responses"]
+    assert {"202", "400", "403", "413", "415", "429", "503"} == set(operation["responses"])
 
 
 # -- admin --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -251,6 +252,29 @@ def test_row_72_wrong_tokens_do_not_use_up_what_the_crm_may_send(settings: Any) 
     for _ in range(50):
         assert post(body_of([1], token="wrong")).status_code == 403
     assert post(body_of([1])).status_code == 202
+
+
+# -- waking a worker ----------------------------------------------------------------------------
+
+
+def test_many_notices_wake_a_worker_once_and_the_last_is_not_forgotten(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.WEBHOOK_NUDGE_GAP_S = 0.2
+    given = threading.Semaphore(0)
+    number: list[int] = []
+
+    class Counting(webhook.Nudges):
+        def give(self) -> None:
+            number.append(1)
+            given.release()
+
+    monkeypatch.setattr(webhook, "_nudges", Counting())
+    for zoho_id in range(1, 51):
+        assert post(body_of([zoho_id])).status_code == 202
+    # The first at once, and one behind the others, for what came after a worker had looked.
+    assert given.acquire(timeout=5) and given.acquire(timeout=5)
+    assert len(number) < 10
 
 
 # -- 73: method, content type -------------------------------------------------------------------
