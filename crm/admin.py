@@ -20,9 +20,10 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import path
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
 from crm import models, stages
@@ -299,29 +300,47 @@ class FailedRecordAdmin(RepairAdmin):
 
 
 @admin.register(models.Reconciliation)
-class ReconciliationAdmin(RepairAdmin):
-    list_display = ["ended_at", "run", "is_exact", "differing", "repaired", "sentence"]
+class ReconciliationAdmin(ReadOnlyAdmin):
+    list_display = ["ended_at", "run", "is_exact", "differing", "repaired", "sentence", "records"]
     list_select_related = ["run"]
     list_filter = ["is_exact"]
     search_fields = ["run__id__exact", "sentence"]
     ordering = ["-pk"]
-    actions = ["reconcile_now", "repair_again"]
+    methods = {"auto": "Prove the mirror now", reconcile.REPAIR: "Repair what is left"}
 
-    @admin.action(description="Prove the mirror now", permissions=["repair"])
-    def reconcile_now(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._start(request, "auto")
+    @admin.display(description="records")
+    def records(self, row: models.Reconciliation) -> str:
+        if not row.differing:
+            return "–"
+        path = reverse("admin:crm_mirrordifference_changelist")
+        return format_html('<a href="{}?reconciliation__id__exact={}">Show</a>', path, row.pk)
 
-    @admin.action(description="Repair what is left", permissions=["repair"])
-    def repair_again(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self._start(request, reconcile.REPAIR)
+    def get_urls(self) -> list[Any]:
+        start = self.admin_site.admin_view(require_POST(self.start))
+        start_path = path("start/<str:method>/", start, name="crm_reconciliation_start")
+        return [start_path, *super().get_urls()]
 
-    def _start(self, request: HttpRequest, method: str) -> None:
+    def start(self, request: HttpRequest, method: str) -> HttpResponse:
+        """Ask for a proof, or for the repair of what the last one left."""
+        if method not in self.methods:
+            raise Http404
+        decision = may_configure(request.user)
+        if not decision:
+            raise PermissionDenied(decision.why)
         try:
             run = request_run(kind=RECONCILE, trigger="user", user=request.user, method=method)
         except CrmError as error:
             self.message_user(request, error.message, messages.ERROR)
         else:
             self.message_user(request, f"Started: run {run.pk}.")
+        return redirect("admin:crm_reconciliation_changelist")
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """With its buttons: before the first proof there is no row to tick."""
+        offered = list(self.methods.items()) if may_configure(request.user) else []
+        return super().changelist_view(request, {**(extra_context or {}), "methods": offered})
 
 
 @admin.register(models.MirrorDifference)

@@ -17,7 +17,15 @@ from django.db.models.functions import Coalesce
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from crm import heartbeat
-from crm.models import CrmConnection, MirrorState, SharedValue, SyncRun, SyncRunModule, WriteBack
+from crm.models import (
+    CrmConnection,
+    MirrorState,
+    Reconciliation,
+    SharedValue,
+    SyncRun,
+    SyncRunModule,
+    WriteBack,
+)
 from crm.models import runs as ledger
 from crm.sync import credits, modules
 from crm.sync.drift import StaleField, stale_fields
@@ -73,13 +81,22 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What the last reconcile said of the mirror."""
+
+    sentence: str
+    is_exact: bool
+    ended_at: datetime
+
+
+@dataclass(frozen=True)
 class SyncState:
     """One look at connection, runs and freshness; times are aware.
 
     `sentence` and `advice` are for everybody; `cause` is what ops need to mend it ("" if there is
     nothing to mend). `failures` calls in a row have failed by now: 0 while the CRM answers.
     `work_delayed_since`: since when no worker was heard of, if that is too long. `stale_fields`
-    keep their last values: the CRM has lost them.
+    keep their last values: the CRM has lost them. `proof` is None before the first reconcile.
     """
 
     state: str
@@ -99,6 +116,7 @@ class SyncState:
     is_write_back: str
     work_delayed_since: datetime | None = None
     stale_fields: tuple[StaleField, ...] = ()
+    proof: Proof | None = None
 
     @property
     def is_configured(self) -> bool:
@@ -126,6 +144,7 @@ def _connection(now: datetime) -> Any:
         **_states(),
         weather=Subquery(_weather(now).values("value")[:1]),
         worker_at=Subquery(_worker().values("set_at")[:1]),
+        **{f"proof_{name}": Subquery(_proofs().values(name)[:1]) for name in PROOF},
         **{name: Subquery(WriteBack.objects.values(column)[:1]) for name, column in SWITCH},
         **{name: Subquery(_schedule().values(name)[:1]) for name in SCHEDULE},
     ).first()
@@ -199,6 +218,14 @@ def _weather(now: datetime) -> QuerySet:
     return SharedValue.objects.filter(name=name, expires_at__gt=now.timestamp())
 
 
+PROOF = ("sentence", "is_exact", "ended_at")
+
+
+def _proofs() -> QuerySet:
+    """The reconciles that came to their end, the newest first."""
+    return Reconciliation.objects.filter(ended_at__isnull=False).order_by("-pk")
+
+
 def _worker() -> QuerySet:
     """When a worker was last heard of."""
     return SharedValue.objects.filter(name=heartbeat.NAME)
@@ -209,6 +236,8 @@ def _never_tried() -> Any:
     connection: Any = CrmConnection()
     connection.weather = None
     connection.worker_at = _worker().values_list("set_at", flat=True).first()
+    for name in PROOF:
+        setattr(connection, f"proof_{name}", None)  # a reconcile is an attempt
     for name, column in SWITCH:
         setattr(connection, name, WriteBack.objects.values_list(column, flat=True).first())
     for name in _states():
@@ -304,6 +333,9 @@ def sync_state(now: datetime) -> SyncState:
             connection.org_id,
         ),
         work_delayed_since=heartbeat.silent_since(connection.worker_at, now),
+        proof=Proof(connection.proof_sentence, connection.proof_is_exact, connection.proof_ended_at)
+        if connection.proof_ended_at
+        else None,
         stale_fields=stale_fields(
             connection.profile,
             {name: getattr(connection, f"{name}_lost_fields") for name in modules.BY_NAME},

@@ -177,6 +177,14 @@ class StaleFieldSerializer(serializers.Serializer):
     since = serializers.DateTimeField()
 
 
+class ProofSerializer(serializers.Serializer):
+    """The last reconcile: the mirror held against the CRM."""
+
+    sentence = serializers.CharField()
+    is_exact = serializers.BooleanField()
+    ended_at = serializers.DateTimeField()
+
+
 class StatusSerializer(serializers.Serializer):
     """Connection, runs and freshness, from what is stored: the CRM is not asked."""
 
@@ -202,6 +210,7 @@ class StatusSerializer(serializers.Serializer):
     )
 
     stale_fields = StaleFieldSerializer(many=True)
+    proof = ProofSerializer(allow_null=True)
 
     def get_sync_in_progress(self, state) -> bool:
         return state.run is not None

@@ -311,3 +311,52 @@ def test_the_night_starts_one_reconcile_of_a_mirror_that_was_read(mirror: Crm) -
 def test_an_empty_mirror_is_not_reconciled(crm: Crm) -> None:
     tasks.scheduled_reconcile()
     assert not SyncRun.objects.exists()
+
+
+# -- where people see it --------------------------------------------------------------------------
+
+PROOFS = "/admin/crm/reconciliation/"
+
+
+def panel(client: Any) -> str:
+    page = client.get("/opportunities").content.decode()
+    return page[page.index('id="sync-panel"') : page.index("</header>")]
+
+
+def test_people_see_what_the_last_proof_said(mirror: Crm, rep_client: Any, ops_client: Any) -> None:
+    assert "Mirror 100" not in panel(rep_client)
+    assert rep_client.get("/api/zoho/status").json()["proof"] is None
+    mirror.sync("reconcile")
+    said = Reconciliation.objects.get().sentence
+    assert said.startswith("Mirror 100 %, 0 of ")
+    mirror.sync("delta")  # the last run is another one by now
+    assert said in panel(rep_client) and said in panel(ops_client)
+    assert PROOFS in panel(ops_client) and PROOFS not in panel(rep_client)
+    proof = rep_client.get("/api/zoho/status").json()["proof"]
+    assert (proof["sentence"], proof["is_exact"]) == (said, True)
+
+
+def test_ops_prove_and_repair_from_the_admin_and_see_what_differed(
+    mirror: Crm, ops: Any, ops_client: Any, rep_client: Any
+) -> None:
+    started = ops_client.post(f"{PROOFS}start/auto/", follow=True).content.decode()
+    assert "Started: run" in started
+    run = SyncRun.objects.latest("pk")
+    assert (run.kind, run.status, run.requested_by) == ("reconcile", "succeeded", ops)
+    ids = mirror.ids()
+    lose(ids[1], amount_minor=1)
+    held = SyncRun.objects.create(kind="full", trigger="user", requested_at=timezone.now())
+    refused = ops_client.post(f"{PROOFS}start/auto/", follow=True).content.decode()
+    assert f"run {held.pk}" in refused
+    held.delete()
+    page = ops_client.post(f"{PROOFS}start/auto/", follow=True).content.decode()
+    page = ops_client.get(PROOFS).content.decode()
+    assert "1 of " in page and "all repaired" in page and "Repair what is left" in page
+    newest = Reconciliation.objects.latest("pk")
+    address = f"/admin/crm/mirrordifference/?reconciliation__id__exact={newest.pk}"
+    assert address in page
+    shown = ops_client.get(address).content.decode()
+    assert ids[1] in shown and "changed there without a new time" in shown
+    assert rep_client.post(f"{PROOFS}start/auto/").status_code in (302, 403)
+    assert ops_client.post(f"{PROOFS}start/nonsense/").status_code == 404
+    assert ops_client.get(f"{PROOFS}start/auto/").status_code == 405
