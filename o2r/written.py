@@ -29,6 +29,13 @@ def day_words(value: date) -> str:
     return f"{value.day} {MONTHS[value.month - 1]} {value.year}"
 
 
+def short_day(value: date, asked_on: date) -> str:
+    """`2 Oct`; with the year where that is not the one of `asked_on`."""
+    if value.year == asked_on.year:
+        return f"{value.day} {MONTHS[value.month - 1]}"
+    return day_words(value)
+
+
 def moment_words(value: datetime) -> str:
     """`20 Nov 2026, 17:40`, in the business time zone."""
     local = business(value)
