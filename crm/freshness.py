@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
 
 from crm import heartbeat
 from crm.models import (
     CrmConnection,
+    DeletionHold,
     MirrorState,
     Reconciliation,
     SharedValue,
@@ -97,6 +98,7 @@ class SyncState:
     nothing to mend). `failures` calls in a row have failed by now: 0 while the CRM answers.
     `work_delayed_since`: since when no worker was heard of, if that is too long. `stale_fields`
     keep their last values: the CRM has lost them. `proof` is None before the first reconcile.
+    `has_holds`: deletions wait for ops to confirm them.
     """
 
     state: str
@@ -117,6 +119,7 @@ class SyncState:
     work_delayed_since: datetime | None = None
     stale_fields: tuple[StaleField, ...] = ()
     proof: Proof | None = None
+    has_holds: bool = False
 
     @property
     def is_configured(self) -> bool:
@@ -144,6 +147,7 @@ def _connection(now: datetime) -> Any:
         **_states(),
         weather=Subquery(_weather(now).values("value")[:1]),
         worker_at=Subquery(_worker().values("set_at")[:1]),
+        has_holds=Exists(DeletionHold.objects.filter(status=DeletionHold.HELD)),
         **{f"proof_{name}": Subquery(_proofs().values(name)[:1]) for name in PROOF},
         **{name: Subquery(WriteBack.objects.values(column)[:1]) for name, column in SWITCH},
         **{name: Subquery(_schedule().values(name)[:1]) for name in SCHEDULE},
@@ -236,6 +240,7 @@ def _never_tried() -> Any:
     connection: Any = CrmConnection()
     connection.weather = None
     connection.worker_at = _worker().values_list("set_at", flat=True).first()
+    connection.has_holds = False
     for name in PROOF:
         setattr(connection, f"proof_{name}", None)  # a reconcile is an attempt
     for name, column in SWITCH:
@@ -333,6 +338,7 @@ def sync_state(now: datetime) -> SyncState:
             connection.org_id,
         ),
         work_delayed_since=heartbeat.silent_since(connection.worker_at, now),
+        has_holds=connection.has_holds,
         proof=Proof(connection.proof_sentence, connection.proof_is_exact, connection.proof_ended_at)
         if connection.proof_ended_at
         else None,

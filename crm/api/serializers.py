@@ -211,6 +211,7 @@ class StatusSerializer(serializers.Serializer):
 
     stale_fields = StaleFieldSerializer(many=True)
     proof = ProofSerializer(allow_null=True)
+    has_holds = serializers.BooleanField(help_text="Deletions wait for ops to confirm them.")
 
     def get_sync_in_progress(self, state) -> bool:
         return state.run is not None

@@ -107,7 +107,9 @@ def test_row_1_killed_again_and_again_on_new_pages_it_still_ends(paged: Crm) -> 
     assert_once(paged, run)
 
 
-def test_row_9_deaths_that_no_record_explains_end_the_run_with_a_word(paged: Crm) -> None:
+def test_row_9_deaths_that_no_record_explains_end_the_run_with_a_word(
+    paged: Crm, ops_client: Any
+) -> None:
     run = begin()
     for _ in range(6):
         assert run_in_child(tasks.sweep, "execute.before_parts=kill") == KILLED
@@ -116,6 +118,7 @@ def test_row_9_deaths_that_no_record_explains_end_the_run_with_a_word(paged: Crm
     assert (run.status, run.error_code) == ("failed", "workers_died")
     assert "start it again" in run.message
     assert "6 workers died" in sync_state(timezone.now()).cause
+    assert "6 workers died" in ops_client.get("/").content.decode()
     assert not MirrorState.objects.filter(watermark__isnull=False).exists()
     assert paged.sync("full").status == "succeeded"
     paged.assert_mirrored()
