@@ -105,6 +105,8 @@ class Mapper:
         self._funded_from_tag = self._tag_at is not None and "aws_funded" not in self.columns
         if self._funded_from_tag:
             self.columns.append("aws_funded")
+        # Amounts whose currency the CRM says with each record.
+        self.money_columns = [] if self._fixed_currency else [name for _, name in self._money]
         self.index = {name: at for at, name in enumerate(self.columns)}
         self._all_of = _getter(self._apis)
         self._person_of = convert.reference_reader()

@@ -1,5 +1,8 @@
 """What was changed here and is on its way to the CRM, and the switch that lets it go."""
 
+import json
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -28,8 +31,9 @@ class OutboxEntry(models.Model):
 
     `base` is the CRM's value that the change was made on, `new` ours, `theirs` what the CRM has
     instead (of a conflict): JSON in the form of `ChangeEvent` (money in minor units, dates ISO,
-    references as our primary keys). `details` hold what a conversion is made of, or what the CRM
-    said of a refusal. `sent` means: the CRM has taken it, its echo has not come yet.
+    references as our primary keys). `details` hold what a conversion is made of, what the CRM
+    said of a refusal, and of money what `writeback/money.py` keeps. `sent` means: the CRM has taken
+    it, its echo has not come yet.
     """
 
     module = models.CharField(max_length=16)
@@ -134,6 +138,18 @@ class OutboxEntry(models.Model):
     def __str__(self) -> str:
         what = self.field if self.kind == EDIT else self.kind
         return f"{self.module} {self.record_id}: {what} ({self.status})"
+
+    @property
+    def base_value(self) -> Any:
+        return json.loads(self.base or "null")
+
+    @property
+    def new_value(self) -> Any:
+        return json.loads(self.new or "null")
+
+    @property
+    def theirs_value(self) -> Any:
+        return json.loads(self.theirs or "null")
 
     @property
     def is_open(self) -> bool:

@@ -29,19 +29,28 @@ def same(one: Any, other: Any) -> bool:
     return (None if one == "" else one) == (None if other == "" else other)
 
 
-def judge(status: str, base: Any, ours: Any, theirs: Any, *, is_after_answer: bool) -> Verdict:
+def judge(
+    status: str,
+    base: Any,
+    ours: Any,
+    theirs: Any,
+    *,
+    is_after_answer: bool,
+    has_moved: bool = False,
+) -> Verdict:
     """What an open entry comes to, now that the CRM's value is `theirs`.
 
     `is_after_answer`: of an entry that was sent: this was read after the CRM had answered, so it
-    cannot be a value from before.
+    cannot be a value from before. `has_moved`: what belongs to the value (`money`) is another
+    there by now, so that equal values are not the same.
     """
-    if same(theirs, ours):
+    if same(theirs, ours) and not has_moved:
         return Verdict(outbox.DONE, ours)
     if status == outbox.SENT:
         if is_after_answer:
             return Verdict(outbox.DONE, theirs, has_theirs=True, was_overwritten=True)
         return Verdict(status, ours)
-    if same(theirs, base):
+    if same(theirs, base) and not has_moved:
         return Verdict(outbox.PENDING if status == outbox.CONFLICT else status, ours)
     if status == outbox.SENDING:
         # Its outcome is on the way, and this may come from before or after it: read again then.

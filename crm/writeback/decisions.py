@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,11 +12,12 @@ from django.db import transaction
 from crm.errors import EditConflict, NotInConflict
 from crm.models import OutboxEntry, outbox
 from crm.sync.modules import BY_NAME
+from crm.writeback import money
 from crm.writeback.conflicts import same
 from crm.writeback.context import WritingContext
 from crm.writeback.local import LOCAL, LocalRows
-from crm.writeback.outbox import Kept, delete, edit, wake
-from crm.writeback.settle import last_read, take_back_deal
+from crm.writeback.outbox import Kept, delete, edit, send_beside, wake
+from crm.writeback.settle import known_there, last_read, take_back_deal
 
 OURS, THEIRS = "ours", "theirs"
 
@@ -35,19 +37,21 @@ def resolve(entry_id: int, keep: str, *, by: Any, now: datetime) -> OutboxEntry:
         entry = OutboxEntry.objects.get(pk=entry_id)
         if entry.status != outbox.CONFLICT:
             raise NotInConflict("This is not in conflict any more; look at the record as it is.")
-        theirs = json.loads(entry.theirs or "null")
-        entry.decided_by = by
-        if keep == OURS:
-            if entry.kind == outbox.DELETE:
-                base = json.loads(entry.base or "{}")
-                entry.base = json.dumps({**base, **theirs})
+        # An amount and its currency are decided together.
+        decided = [entry, *_conflicts_beside(entry, rows)]
+        theirs: dict[str, Any] = {}
+        for each in decided:
+            each.decided_by = by
+            if keep == OURS:
+                _keep_ours(each, by, now)
             else:
-                entry.base = entry.theirs
-            entry.status, entry.theirs, entry.next_attempt_at = outbox.PENDING, None, now
-            entry.attempts = 0
-        else:
-            entry.status, entry.settled_at = outbox.WITHDRAWN, now
-        entry.save()
+                theirs |= (
+                    json.loads(each.theirs or "{}")
+                    if each.kind == outbox.DELETE
+                    else (money.theirs_of(each))
+                )
+                each.status, each.settled_at = outbox.WITHDRAWN, now
+                each.save()
         if keep == THEIRS:
             _take(rows, entry, theirs)
         rows.save()
@@ -56,14 +60,37 @@ def resolve(entry_id: int, keep: str, *, by: Any, now: datetime) -> OutboxEntry:
     return entry
 
 
-def _take(rows: LocalRows, entry: OutboxEntry, theirs: Any) -> None:
-    """The row as the CRM has it."""
+def _conflicts_beside(entry: OutboxEntry, rows: LocalRows) -> list[OutboxEntry]:
+    pair = {money.CURRENCY, *rows.mapper.money_columns}
+    if entry.kind != outbox.EDIT or entry.field not in pair:
+        return []
+    beside = OutboxEntry.objects.filter(
+        module=entry.module,
+        record_id=entry.record_id,
+        kind=outbox.EDIT,
+        field__in=pair,
+        status=outbox.CONFLICT,
+    )
+    return list(beside.exclude(pk=entry.pk))
+
+
+def _keep_ours(entry: OutboxEntry, by: Any, now: datetime) -> None:
+    """It is sent over what the CRM has, with what belongs to it."""
+    if entry.kind == outbox.DELETE:
+        base = json.loads(entry.base or "{}")
+        entry.base = json.dumps({**base, **(entry.theirs_value or {})})
+        entry.theirs = None
+    else:
+        send_beside(entry, by, now)
+    entry.status, entry.next_attempt_at, entry.attempts = outbox.PENDING, now, 0
+    entry.save()
+
+
+def _take(rows: LocalRows, entry: OutboxEntry, values: Mapping[str, Any]) -> None:
+    """The row as the CRM has it, by column."""
     pk = entry.record_id
     if entry.kind == outbox.DELETE:
         rows.restore(pk)
-        values = theirs
-    else:
-        values = {entry.field: theirs}
     held = OutboxEntry.objects.filter(
         module=entry.module, record_id=pk, kind=outbox.EDIT, status__in=outbox.OPEN
     )
@@ -113,13 +140,13 @@ def dismiss(entry_id: int, *, by: Any, now: datetime) -> OutboxEntry:
         entry.status, entry.settled_at, entry.decided_by = outbox.DISMISSED, now, by
         entry.save()
         if was_dead and entry.kind == outbox.EDIT:
-            _take(rows, entry, json.loads(entry.base or "null"))
+            _take(rows, entry, known_there(entry, rows))
         elif was_dead and entry.kind == outbox.DELETE:
             _take(rows, entry, last_read(entry))
         elif was_dead and entry.kind == outbox.CREATE:
             rows.mark_deleted(entry.record_id, by.get_username() if by else "")
         elif was_dead:
-            _take(rows, entry, False)
+            _take(rows, entry, {entry.field: False})
             take_back_deal(entry, context, now)
         rows.save()
     return entry

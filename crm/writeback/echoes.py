@@ -21,6 +21,7 @@ from crm.mapping.apply import MISSING, Mapped, Mapper, canonical
 from crm.models import OutboxEntry, outbox
 from crm.sync.modules import DEALS, LEADS, Module
 from crm.sync.page import Existing, Incoming
+from crm.writeback import money
 from crm.writeback.conflicts import judge, same
 
 # A value that the CRM changes again within this time was not left alone: see `FLIPS`.
@@ -32,7 +33,16 @@ GONE_CODE, GONE = (
 )
 # What records made here begin their external id with.
 KEY_PREFIX = "pulse-"
-_SAVED = ("status", "base", "theirs", "theirs_by", "theirs_at", "settled_at", "flipped_at")
+_SAVED = (
+    "status",
+    "base",
+    "details",
+    "theirs",
+    "theirs_by",
+    "theirs_at",
+    "settled_at",
+    "flipped_at",
+)
 _JUDGED_DELETIONS = (outbox.PENDING, outbox.READING, outbox.UNKNOWN, outbox.CONFLICT, outbox.DEAD)
 
 
@@ -88,7 +98,7 @@ class Overlay:
         for entry in entries:
             if entry.field in self.mapper.index:
                 chains[entry.field].append(entry)
-        ours = {}
+        ours, held = {}, {}
         for name, chain in chains.items():
             theirs = mapped.values[self.mapper.index[name]]
             if theirs is MISSING:
@@ -97,10 +107,32 @@ class Overlay:
                 # An amount in no currency cannot be compared; what we hold stays.
                 mapped.values[self.mapper.index[name]] = MISSING
                 continue
-            shown = self._follow(chain, canonical(theirs), mapped)
-            if not same(shown, canonical(theirs)):
-                ours[name] = shown
+            shown, by = self._follow(chain, canonical(theirs), mapped, chains)
+            if by is None:
+                continue
+            if by.status == outbox.CONFLICT or not same(shown, canonical(theirs)):
+                ours[name], held[name] = shown, by
+        return self._with_money(ours, held, mapped) if self.mapper.money_columns else ours
+
+    def _with_money(
+        self, ours: dict[str, Any], held: dict[str, OutboxEntry], mapped: Mapped
+    ) -> dict[str, Any]:
+        """Amounts in the currency that the row shows; in a conflict both are ours."""
+        for entry in held.values():
+            if entry.status == outbox.CONFLICT:
+                ours = {**money.shown_with(entry), **ours}
+        currency = ours.get(money.CURRENCY, self._currency(mapped))
+        for name in self.mapper.money_columns:
+            if name in held:
+                ours[name] = money.new_in(held[name], currency)
         return ours
+
+    def _currency(self, mapped: Mapped) -> str:
+        """In which the CRM's amounts are."""
+        if not self.mapper.money_columns:
+            return ""
+        found = mapped.values[self.mapper.index[money.CURRENCY]]
+        return "" if found is MISSING else found or ""
 
     def has_settled(self, pk: int) -> bool:
         """Whether a change of ours came back with this reading: what was received is kept, also
@@ -110,34 +142,53 @@ class Overlay:
     def write(self) -> None:
         OutboxEntry.objects.bulk_update(self._changed.values(), _SAVED, batch_size=500)
 
-    def _follow(self, chain: list[OutboxEntry], theirs: Any, mapped: Mapped) -> Any:
-        """Through the entries of a field, oldest first: each stands on the one before."""
-        shown = theirs
+    def _follow(
+        self,
+        chain: list[OutboxEntry],
+        theirs: Any,
+        mapped: Mapped,
+        chains: dict[str, list[OutboxEntry]],
+    ) -> tuple[Any, OutboxEntry | None]:
+        """Through the entries of a field, oldest first: each stands on the one before. What the
+        row shows, and whose it is: of an entry, or the CRM's."""
+        shown, by = theirs, None
         for entry, later in zip_longest(chain, chain[1:]):
-            before = shown
-            shown = self._judge(entry, shown, mapped)
+            before = shown, by
+            shown, by = self._judge(entry, shown, mapped, chains if by is None else None)
             if entry.status == outbox.CONFLICT and later is not None:
                 # A later edit of the field waits: one conflict, of that with the CRM's value.
                 entry.status, entry.settled_at = outbox.WITHDRAWN, self.now
-                later.base = entry.base
+                money.stand_on(later, entry)
                 self._changed[later.pk] = later
-                shown = before
-        return shown
+                shown, by = before
+        return shown, by
 
-    def _judge(self, entry: OutboxEntry, theirs: Any, mapped: Mapped) -> Any:
-        new = json.loads(entry.new or "null")
+    def _judge(
+        self,
+        entry: OutboxEntry,
+        theirs: Any,
+        mapped: Mapped,
+        chains: dict[str, list[OutboxEntry]] | None,
+    ) -> tuple[Any, OutboxEntry | None]:
+        """`chains`: the record's entries; None where `theirs` is what another entry holds."""
         if entry.kind == outbox.CONVERT:
-            return new  # whether it happened is for the sender to find out, with what came of it
+            # Whether it happened is for the sender to find out, with what came of it.
+            return entry.new_value, entry
+        currency = self._currency(mapped)
+        base, new = money.base_in(entry, currency), money.new_in(entry, currency)
+        beside = money.theirs_with(self.mapper, entry, mapped.values) if chains else {}
         verdict = judge(
             entry.status,
-            json.loads(entry.base or "null"),
+            base,
             new,
             theirs,
             is_after_answer=self._is_after_answer(entry, mapped.modified_at),
+            has_moved=bool(beside) and money.has_moved(entry, beside, chains or {}, currency),
         )
         told = json.dumps(theirs) if verdict.has_theirs else None
-        if (verdict.status, told) != (entry.status, entry.theirs):
-            entry.status, entry.theirs = verdict.status, told
+        details = money.noted(entry, beside, currency, has_theirs=verdict.has_theirs)
+        if (verdict.status, told, details) != (entry.status, entry.theirs, entry.details):
+            entry.status, entry.theirs, entry.details = verdict.status, told, details
             by = mapped.modified_by
             entry.theirs_by = by.name if told is not None and by is not None else ""
             entry.theirs_at = mapped.modified_at if told is not None else None
@@ -146,7 +197,7 @@ class Overlay:
             if verdict.was_overwritten and self._is_soon(entry):
                 entry.flipped_at = self.now
             self._changed[entry.pk] = entry
-        return verdict.shown
+        return verdict.shown, (entry if same(verdict.shown, new) else None)
 
     def _is_after_answer(self, entry: OutboxEntry, modified_at: datetime | None) -> bool:
         """A reading that began after the CRM had answered holds our value or a later one; one of a

@@ -24,6 +24,7 @@ from crm.mapping.payload import Unfit
 from crm.models import MirroredRecord, OutboxEntry, outbox
 from crm.sync.batch import encode
 from crm.sync.modules import BY_NAME, DEALS, LEADS, Module
+from crm.writeback import money
 from crm.writeback.conflicts import same
 from crm.writeback.context import WritingContext, module_of
 from crm.writeback.echoes import KEY_PREFIX
@@ -73,6 +74,8 @@ def edit(
         held = _open_entries(module, record.pk)
         _refuse_while_leaving(held)
         changed = rows.put(record.pk, before, wanted)
+        was = dict(zip(rows.layout.mapped, before, strict=True))
+        becomes = {**was, **{name: new for name, (_, new) in changed.items()}}
         rows.save()
         failpoints.pass_by("outbox.between_writes")
         kept = Kept(record.pk, sorted(changed))
@@ -81,11 +84,16 @@ def edit(
             _go_again(creation, now)  # it sends the record as it is by then
         else:
             for name in (name for name in wanted if name in changed):
-                entry = _keep_change(module, record.pk, name, changed[name], held, author, now)
+                details = money.details_of(rows.mapper, name, was, becomes)
+                entry = _keep_change(
+                    module, record.pk, name, changed[name], held, author, now, details
+                )
                 if entry is not None:
                     entry.undoes = undoes
                     entry.save()
                     kept.entries.append(entry)
+            for waiting in money.in_new_currency(held, changed, wanted):
+                waiting.save(update_fields=["new", "details"])
         failpoints.pass_by("outbox.before_commit")
         wake(kept.entries or changed)
     return kept
@@ -308,6 +316,7 @@ def _keep_change(
     held: Iterable[OutboxEntry],
     author: Any,
     now: datetime,
+    details: Mapping[str, Any],
 ) -> OutboxEntry | None:
     """The entry that carries this change: the one that waits already, or a new one.
 
@@ -322,18 +331,35 @@ def _keep_change(
     waiting = next((e for e in chain if e.status in outbox.WAITING), None)
     if waiting is None:
         entry = _entry(module, pk, outbox.EDIT, name, author, now)
-        entry.base, entry.new = encode(old), encode(new)
+        entry.base, entry.new, entry.details = encode(old), encode(new), dict(details)
         return entry
-    goal = waiting.theirs if waiting.status == outbox.CONFLICT else waiting.base
-    if same(json.loads(goal or "null"), new):
+    details = money.folded(waiting, details)
+    if waiting.status == outbox.CONFLICT:
+        is_back = money.is_theirs(waiting, new, details)
+    else:
+        is_back = same(money.base_in(waiting, details.get(money.NEW_CURRENCY, "")), new)
+    if is_back:
         _close([waiting], outbox.WITHDRAWN, now)
         return None
     if waiting.status == outbox.DEAD:
         waiting.status, waiting.attempts, waiting.deaths = outbox.PENDING, 0, 0
-    waiting.new, waiting.next_attempt_at = encode(new), now
+    waiting.new, waiting.details, waiting.next_attempt_at = encode(new), dict(details), now
     waiting.author, waiting.author_name = author, _name_of(author)
     waiting.code = waiting.message = ""
     return waiting
+
+
+def send_beside(entry: OutboxEntry, author: Any, now: datetime) -> None:
+    """A change in conflict stays ours: what belongs to it goes with it over what the CRM has,
+    unless a change of that waits already. Inside a transaction."""
+    beside = money.rebase(entry)
+    held = _open_entries(BY_NAME[entry.module], entry.record_id) if beside else []
+    taken = {e.field for e in held if e.kind == outbox.EDIT}
+    for name, (base, new, details) in beside.items():
+        if name not in taken:
+            other = _entry(BY_NAME[entry.module], entry.record_id, outbox.EDIT, name, author, now)
+            other.base, other.new, other.details = encode(base), encode(new), details
+            other.save()
 
 
 def _go_again(creation: OutboxEntry, now: datetime) -> None:

@@ -23,7 +23,7 @@ from crm.sync.batch import canonical_stored
 from crm.sync.gate import pass_gate
 from crm.sync.modules import BY_NAME, DEALS, LEADS, Module
 from crm.sync.tombstones import announce
-from crm.writeback import results, settle
+from crm.writeback import money, results, settle
 from crm.writeback.claims import Work
 from crm.writeback.context import WritingContext
 from crm.writeback.echoes import FLIP_WINDOW, FLIPS, drop_edits
@@ -122,6 +122,8 @@ def prepare(module: Module, kind: str, works: Sequence[Work], context: WritingCo
     writer = context.writer(module.name)
     for work in works:
         row, is_ready = {}, True
+        own = {e.field: found for e in work.entries
+               if (found := e.details.get(money.NEW_CURRENCY))}  # fmt: skip
         for name, value in values[work.record_id].items():
             spec = writer.spec(name)
             if spec.kind == profiles.REF and value is not None:
@@ -132,7 +134,7 @@ def prepare(module: Module, kind: str, works: Sequence[Work], context: WritingCo
                 if kind == outbox.CREATE
                 else currencies.get(work.record_id, "")
             )
-            row[name] = (spec.api, writer.payload(name, value, currency))
+            row[name] = (spec.api, writer.payload(name, value, own.get(name, currency)))
         (prepared.works if is_ready else prepared.not_ready).append(work)
         if kind == outbox.CREATE:
             prepared.rows[work.record_id] = dict(row.values())

@@ -18,7 +18,7 @@ from crm import failpoints
 from crm.models import OutboxEntry, outbox
 from crm.sync.gate import pass_gate
 from crm.sync.modules import DEALS, Module
-from crm.writeback import claims
+from crm.writeback import claims, money
 from crm.writeback.context import WritingContext
 from crm.writeback.local import WRITE_BACK, LocalRows
 
@@ -165,11 +165,10 @@ def refuse(
                 rows.restore(entry.record_id)
                 back[entry.record_id] |= last_read(entry)
             elif later is not None:
-                later.base = entry.base
-                later.save(update_fields=["base"])
+                money.stand_on(later, entry)
+                later.save(update_fields=["base", "details"])
             else:
-                known = entry.base if entry.theirs is None else entry.theirs
-                back[entry.record_id][entry.field] = json.loads(known or "null")
+                back[entry.record_id] |= known_there(entry, rows)
             if entry.kind == outbox.CONVERT:
                 take_back_deal(entry, context, now)
         before = rows.values_of(back)
@@ -197,6 +196,16 @@ def withdraw(module: Module, entries: Sequence[OutboxEntry], reason: Reason, now
         OutboxEntry.objects.filter(pk__in=pks).update(
             status=outbox.WITHDRAWN, settled_at=now, **said, **NO_CLAIM
         )
+
+
+def known_there(entry: OutboxEntry, rows: LocalRows) -> dict[str, Any]:
+    """What the CRM was last seen to hold of a field that shows the CRM's value again."""
+    if entry.theirs is not None:
+        return money.theirs_of(entry)
+    if entry.field not in rows.mapper.money_columns:
+        return {entry.field: entry.base_value}
+    values = rows.values_of([entry.record_id])[entry.record_id]
+    return {entry.field: money.base_in(entry, values[rows.mapper.index[money.CURRENCY]] or "")}
 
 
 def last_read(deletion: OutboxEntry) -> dict[str, Any]:
@@ -264,8 +273,8 @@ def _back_in_line(entry: OutboxEntry) -> None:
     if later is not None:
         entry.status = outbox.WITHDRAWN
         entry.save()
-        later.base = entry.base
-        later.save(update_fields=["base"])
+        money.stand_on(later, entry)
+        later.save(update_fields=["base", "details"])
         return
     entry.status = outbox.PENDING
     entry.save()
