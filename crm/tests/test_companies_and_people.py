@@ -63,6 +63,17 @@ def test_row_65_deals_of_a_person_who_left_are_shown_with_the_name(
     assert Deal.objects.get(pk=largest.pk).owner == largest.owner
 
 
+def test_row_65_a_deal_without_account_says_so(crm: Crm, largest: Deal, rep_client: Client) -> None:
+    crm.control(
+        "edit", module="Deals", id=str(largest.zoho_id), values={"Account_Name": None}, raw=True
+    )
+    assert crm.sync("delta").status == "succeeded"
+    page = text_of(rep_client, "/?list=top")
+    page = page[page.index('class="deals"') :]
+    row = page[page.index(f">{largest.name}<") :]
+    assert "No account" in row[: row.index("</tr>")]
+
+
 def test_within_a_day_a_delta_learns_who_left(crm: Crm, largest: Deal) -> None:
     crm.control("user", id=str(largest.owner.zoho_id), status="inactive")
     crm.sync("delta")
