@@ -20,13 +20,16 @@ SIGNALS = (GREEN, YELLOW, RED, BLOCKED)
 class Opportunity(models.Model):
     """Phase, signal and outcome as of the business day `as_of`, with what they follow from.
 
-    `reasons` is a list of `{rule, severity, milestone, date, days, since, worse_on}`, the worst
-    first; `findings` one of `{kind, milestone, other}`: gaps and dates out of order. `turns_on` is
-    the next day on which anything here changes by time alone: the daily turn looks at no other.
+    `reasons` is a list of `{rule, severity, milestone, date, since, worse_on, text?}`, the worst
+    first; their days grow while nobody writes here, so `health_signals.reasons_on` tells them.
+    `findings` is a list of `{kind, milestone, other}` (`phases.Finding`). `turns_on` is the next
+    day on which anything here changes by time alone: the daily turn looks at no other. `as_of` is
+    the day for which these columns were written; they hold until `turns_on`. Without it nothing
+    was derived yet.
 
-    `counted_…` is what this opportunity last added to the roll-up (all empty: nothing). The
-    roll-up moves by the difference between that and the deal as it is now, in the transaction
-    that rewrites these columns: the same recompute twice changes nothing.
+    `counted_…` is what this opportunity last added to the roll-ups (all empty: nothing), together
+    with the derived columns. They move by the difference between that and the deal as it is now,
+    in the transaction that rewrites these columns: the same recompute twice changes nothing.
     """
 
     deal = models.OneToOneField(Deal, on_delete=models.PROTECT, related_name="opportunity")
@@ -55,6 +58,13 @@ class Opportunity(models.Model):
     )
     cycle_days = models.IntegerField(
         null=True, help_text="Proposal to revenue recognised; empty: not counted."
+    )
+    phase1_days = models.IntegerField(null=True, help_text="Of its completed stay; so below.")
+    phase2_days = models.IntegerField(null=True)
+    phase3_days = models.IntegerField(null=True)
+    phase4_days = models.IntegerField(null=True)
+    is_recognised = models.BooleanField(
+        default=False, db_default=False, help_text="Its revenue is recognised."
     )
     is_overdue = models.BooleanField(
         default=False, db_default=False, help_text="A payment is overdue."
@@ -97,6 +107,7 @@ class Opportunity(models.Model):
             ),
             # lists by outcome and signal
             models.Index(fields=["outcome", "health_signal"], name="o2r_outcome_signal"),
+            models.Index(fields=["outcome", "current_phase"], name="o2r_outcome_phase"),
         ]
 
     def __str__(self) -> str:
