@@ -21,7 +21,7 @@ class SyncContext:
 
     def __init__(self, now: datetime, connection: CrmConnection | None = None) -> None:
         connection = connection or CrmConnection.objects.filter(pk=1).first() or CrmConnection()
-        self.profile = connection.profile or _configured_profile()
+        self.profile = connection.profile or configured_profile()
         self.home_currency = connection.home_currency
         self.multi_currency = connection.multi_currency
         self.deriver = Deriver(stage_table(), rate_book(self.home_currency), business_day(now))
@@ -98,6 +98,6 @@ def _fields_of(module: str) -> dict[str, dict]:
     }
 
 
-def _configured_profile() -> str:
+def configured_profile() -> str:
     profile = settings.ZOHO_FIELD_PROFILE
     return STANDARD if profile == AUTO else profile

@@ -16,17 +16,15 @@ from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
 
 from crm.errors import FieldsRefused
 from crm.models import Deal
+from o2r import milestones
 from o2r.filters import Selection
+from o2r.health_signals import reasons_on
 from o2r.models import ActionItem, MilestoneChange, Opportunity, Review
 from o2r.models.opportunity import ACTIVE, BLOCKED, RED, YELLOW
 from o2r.permissions import may_edit_review, may_review
 from o2r.services.entry import KEEP, name_of, raise_if_gone, require, text_of
 
 SOON = timedelta(days=7)
-MILESTONE_COLUMNS = (
-    *("proposal_date", "sow_date", "po_date", "kickoff_date", "signoff_date"),
-    *("invoice_date", "payment_date", "revenue_date"),
-)
 
 
 # -- the list of the meeting ------------------------------------------------------------------
@@ -78,7 +76,7 @@ def review(
             reviewed_on=today,
             health_signal=opportunity.health_signal,
             current_phase=opportunity.current_phase,
-            facts=facts_now(opportunity),
+            facts=facts_now(opportunity, today),
             decision=decision,
             note=note,
             reviewer=user,
@@ -114,10 +112,10 @@ def remove_review(review: Review, *, user: Any, today: date) -> None:
     review.delete()
 
 
-def facts_now(opportunity: Opportunity) -> dict[str, Any]:
+def facts_now(opportunity: Opportunity, today: date) -> dict[str, Any]:
     """What a review remembers: dates, stage, amount and reasons as they are. JSON."""
     deal = opportunity.deal
-    days = {name: getattr(deal, name) for name in (*MILESTONE_COLUMNS, "closing_date")}
+    days = {name: getattr(deal, name) for name in (*milestones.KEY_OF, "closing_date")}
     return {
         "stage": deal.stage,
         "crm_stage": deal.crm_stage,
@@ -126,7 +124,7 @@ def facts_now(opportunity: Opportunity) -> dict[str, Any]:
         "currency": deal.currency,
         "amount_sgd_minor": deal.amount_sgd_minor,
         "outcome": opportunity.outcome,
-        "reasons": opportunity.reasons,
+        "reasons": [reason.as_dict() for reason in reasons_on(opportunity.reasons, today)],
         "worse_on": opportunity.worse_on and opportunity.worse_on.isoformat(),
         "blocked_reason": opportunity.blocked_reason,
         **{name: day and day.isoformat() for name, day in days.items()},
@@ -203,9 +201,9 @@ def _became(each: Review) -> Became:
         phase_now=opportunity.current_phase,
         outcome_now=opportunity.outcome,
         recorded=[
-            name.removesuffix("_date")
-            for name in MILESTONE_COLUMNS
-            if getattr(opportunity.deal, name) and not each.facts.get(name)
+            key
+            for key, column in milestones.MAPPED.items()
+            if getattr(opportunity.deal, column) and not each.facts.get(column)
         ],
         is_deleted=opportunity.deal.deleted_at is not None,
     )
