@@ -55,7 +55,7 @@ CHAPTERS = (
     ("/api/zoho/live-pipeline", "Opportunities"),
     ("/api/zoho/", "Sync"),
     ("/api/opportunities", "Opportunities"),
-    ("/api/o2r/", "Opportunities"),
+    ("/api/o2r/", "O2R"),
     ("/api/", "Mirror"),
 )
 

@@ -326,8 +326,27 @@ SPECTACULAR_SETTINGS = {
         "pipelinepulse.api_docs.describe_webhook",
         "pipelinepulse.api_docs.by_chapter",
     ],
+    # Fields of one name with different words: each set of words has a name of its own.
+    "ENUM_NAME_OVERRIDES": {
+        "ActivityTypeEnum": "o2r.models.work.Activity.TYPES",
+        "ActivityOutcomeEnum": "o2r.models.work.Activity.OUTCOMES",
+        "OutcomeEnum": "o2r.models.opportunity.OUTCOMES",
+        "PhaseEnum": "o2r.api.work_serializers.PHASES",
+        "SignalEnum": "o2r.models.opportunity.SIGNALS",
+        "MilestoneStatusEnum": "o2r.models.milestones.STATUSES",
+        "TimelineKindEnum": "o2r.timeline.KINDS",
+        "RunStatusEnum": "crm.models.runs.STATUSES",
+        "RunKindEnum": "crm.models.runs.KINDS",
+        "ChannelStateEnum": "crm.sync.channel_state.STATES",
+        "ChangeKindEnum": "crm.models.outbox.KINDS",
+    },
     "TAGS": [
         {"name": "Opportunities", "description": "Deals and what they add up to."},
+        {
+            "name": "O2R",
+            "description": "From first call to recognised revenue: phases, signals, milestones, "
+            "and what people do about them.",
+        },
         {"name": "Sync", "description": "How the mirror stands, its runs, and starting one."},
         {"name": "Mirror", "description": "What else is mirrored from the CRM, to read."},
     ],

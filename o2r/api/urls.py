@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import path
 
 from crm.api.urls import LIST, ONE
-from o2r.api import preview, views, writeback
+from o2r.api import preview, tracker_urls, views, writeback
 
 STATS: dict[str, Any] = {"get": "stats"}
 LIVE: dict[str, Any] = {"get": "live"}
@@ -46,4 +46,5 @@ urlpatterns = [
         writeback.ResolveConflictView.as_view(),
         name="api-conflict-resolve",
     ),
+    *tracker_urls.urlpatterns,
 ]
