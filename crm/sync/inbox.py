@@ -32,7 +32,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=2), timedelta(minutes=5)
 REST = timedelta(seconds=30)
 
 KEPT_FOR = timedelta(days=30)
-LATELY = timedelta(minutes=1)
+LATELY = timedelta(hours=1)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The floor of a delta: page what changed since a moment, newest first, and upsert it as it comes.
 
 No mapping rules, no comparison, no deletions, no watermark; of a record the deal, its payload and
-one event are written. Argument: the moment, ISO, in the CRM's words. Prints JSON.
+one event are written. Arguments: the moment, ISO, in the CRM's words; `endless` has it begin again
+at the end. Prints JSON.
 """
 
 import json
@@ -122,3 +123,5 @@ def upsert(records: list[dict], now: str) -> int:
 
 
 main(sys.argv[1])
+while "endless" in sys.argv:
+    main(sys.argv[1])

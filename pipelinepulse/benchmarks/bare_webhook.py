@@ -18,7 +18,7 @@ def insert(request):
             "INSERT INTO bare_notice (module, zoho_id, received_at) VALUES (%s, %s, now())",
             [body["module"], body["ids"][0]],
         )
-    return HttpResponse(status=202)
+    return HttpResponse(status=202, headers={"Content-Length": "0"})
 
 
 urlpatterns = [path("api/zoho/webhook", insert), path("ready", lambda _: HttpResponse("ok"))]

@@ -30,11 +30,11 @@ def run(bench: Bench) -> list[Figure]:
         require(idle["calls"] == most, f"nothing changed: {idle['calls']} calls instead of {most}")
         ours, bare = [], []
         for at in range(ROUNDS):
-            _change(crm, ids, f"ours {at}")
+            change(crm, ids, f"ours {at}")
             said = bench.child(database, crm, OURS, "delta", "Deals").said
             require(said["changed"] == len(ids), f"{said['changed']} of {len(ids)} were stored")
             ours.append(said["seconds"])
-            since = _change(crm, ids, f"bare {at}")
+            since = change(crm, ids, f"bare {at}")
             said = bench.child(database, crm, BARE, since).said
             require(said["changed"] == len(ids), f"bare: {said['changed']} of {len(ids)}")
             bare.append(said["seconds"])
@@ -51,7 +51,7 @@ def run(bench: Bench) -> list[Figure]:
     ]
 
 
-def _change(crm: str, ids: list[str], word: str) -> str:
+def change(crm: str, ids: list[str], word: str) -> str:
     """Another next step in each; the CRM's time of the first, a second earlier."""
     times = [
         ask_control(crm, "edit", module="Deals", id=i, values={"Next_Step": f"{word} {i}"})[

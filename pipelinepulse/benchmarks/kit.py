@@ -143,6 +143,11 @@ class Bench:
             ),
         }
 
+    def some_ids(self, database: str, number: int) -> list[str]:
+        """CRM ids of so many mirrored deals, evenly spread."""
+        script = Path(__file__).parent / "mirrored_ids.py"
+        return self.child(database, "", script, str(number)).said["ids"]
+
     def _psql(self, statement: str) -> None:
         import psycopg
 
