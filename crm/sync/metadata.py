@@ -229,6 +229,8 @@ def _read_fields(client: ZohoClient, module: str, now: datetime) -> None:
                 read_at=now,
             )
         )
+    if not rows:
+        return  # no module is without fields: nothing was said, and what is known stays
     with transaction.atomic():
         _note_lost(module, {row.api_name for row in rows}, now)
         CrmField.objects.filter(module=module).delete()
@@ -237,8 +239,6 @@ def _read_fields(client: ZohoClient, module: str, now: datetime) -> None:
 
 def _note_lost(module: str, there: set[str], now: datetime) -> None:
     """Fields that were there until now; see `drift`. One that is back is forgotten."""
-    if not there:
-        return  # nothing is said of any field
     MirrorState.objects.get_or_create(module=module)
     state = MirrorState.objects.select_for_update().get(module=module)
     known = CrmField.objects.filter(module=module).values_list("api_name", flat=True)

@@ -149,7 +149,12 @@ class RangeReader:
     def _fetch(self, interval: Interval) -> tuple[Page, datetime]:
         read_at = self.clock()
         page = self.client.id_range(
-            self.module.name, self.fields, after=interval[0], upto=interval[1], limit=RANGE_ROWS
+            self.module.name,
+            self.fields,
+            after=interval[0],
+            upto=interval[1],
+            converted=self.module.converted,
+            limit=RANGE_ROWS,
         )
         return page, read_at
 

@@ -7,6 +7,12 @@ Flags: noinfo (no `info` on any page), notoken (no page tokens), nocoql (no scop
 no_coql_of_<Module>, ids_ignored, ids_400, since_ignored, no_single (a record alone: 404), no_row_id
 (queries hand out the id only if it is selected), refuse_<Module> (400), lost_<Module> (404),
 loop_<Module>, nodate.
+
+Flags that tell the same otherwise: null_more (`more_records` is null), int_ids (ids as numbers),
+lower_headers, no_fields (no metadata of fields: 204), nameless (references by id alone),
+odd_offsets (each record in an offset of its own), stale_once (the next call: 401
+AUTHENTICATION_FAILURE), gateway_once (the next list: 502 in HTML), ms_expiry (a token's life in
+milliseconds), elsewhere (the token names another host). `reach`: how far page tokens lead.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -49,6 +55,7 @@ class ForeignCrm:
         self.records: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in MODULES}
         self.deleted: dict[str, list[dict[str, Any]]] = {name: [] for name in MODULES}
         self.ahead = timedelta()
+        self.reach = 100_000
         self.between: dict[str, Any] = {}  # path → what happens once after it is answered
         self._next = FIRST_ID
         for module, count in counts.items():
@@ -115,6 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
+    def send_header(self, keyword: str, value: str) -> None:
+        name = keyword.lower() if "lower_headers" in self.crm.flags else keyword
+        super().send_header(name, value)
+
     def send_response(self, code: int, message: str | None = None) -> None:
         self.send_response_only(code, message)
         if "nodate" not in self.crm.flags:
@@ -122,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Date", self.date_time_string(int(now.timestamp())))
 
     def _answer(self, code: int, body: Any = None) -> None:
-        raw = b"" if body is None else json.dumps(body).encode()
+        raw = b"" if body is None else json.dumps(_bent(body, self.crm.flags)).encode()
         self.send_response(code)
         if body is not None:
             self.send_header("Content-Type", "application/json;charset=UTF-8")
@@ -140,13 +151,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         if self.path.endswith("/oauth/v2/token"):
-            token = f"1000.{'a' * 32}.{'b' * 32}"
-            self._answer(200, {"access_token": token, "expires_in": 3600, "token_type": "Bearer"})
+            self._mint()
             return
         query = json.loads(text)["select_query"]
         self.crm.asked.append(f"COQL {query}")
         self._query(*QUERY.match(query).groups())  # type: ignore[union-attr]
         self._happen("coql")
+
+    def _mint(self) -> None:
+        life = 3_600_000 if "ms_expiry" in self.crm.flags else 3600
+        reply = {"access_token": f"1000.{'a' * 32}.{'b' * 32}", "expires_in": life}
+        if "elsewhere" in self.crm.flags:
+            reply["api_domain"] = "https://www.zohoapis.eu"
+        self._answer(200, reply)
 
     def _query(self, names: str, module: str, where: str, order: str, at: str, limit: str) -> None:
         flags = self.crm.flags
@@ -157,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(400, "INVALID_QUERY", reason="column not supported")
             return
         rows = [r for r in list(self.crm.records[module].values()) if _matches(r, where)]
+        if "Converted__s" not in where:
+            rows = [row for row in rows if not row.get("Converted__s")]
         rows.sort(key=lambda r: int(r["id"]), reverse=order == "desc")
         page = rows[int(at) : int(at) + int(limit)]
         if not page:
@@ -165,7 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         selected = [name.strip() for name in names.split(",")]
         hidden = set() if "no_row_id" in flags else {"id"}
         data = [{name: _bare(row.get(name)) for name in {*selected, *hidden}} for row in page]
-        info = {"count": len(page), "more_records": int(at) + len(page) < len(rows)}
+        more = None if "null_more" in flags else int(at) + len(page) < len(rows)
+        info = {"count": len(page), "more_records": more}
         self._answer(200, {"data": data} if "noinfo" in flags else {"data": data, "info": info})
 
     # ------------------------------------------------------------ lists and records
@@ -176,7 +196,18 @@ class _Handler(BaseHTTPRequestHandler):
         path = re.sub(r"^/crm/v\d+/", "", target.path)
         self.crm.asked.append(f"GET {path} {target.query}")
         module, _, rest = path.partition("/")
-        if module in MODULES:
+        flags = self.crm.flags
+        if "stale_once" in flags:
+            flags.discard("stale_once")
+            self._refuse(401, "AUTHENTICATION_FAILURE")
+        elif module in MODULES and "gateway_once" in flags:
+            flags.discard("gateway_once")
+            self.send_response(502)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", "13")
+            self.end_headers()
+            self.wfile.write(b"<html></html>")
+        elif module in MODULES:
             self._of_module(module, rest, query)
         else:
             self._settings(path, query)
@@ -191,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "org":
             org = {"id": "77", "company_name": "Other GmbH", "iso_code": "SGD", "mc_status": False}
             self._answer(200, {"org": [org]})
-        elif path == "settings/fields":
+        elif path == "settings/fields" and "no_fields" not in self.crm.flags:
             names = [*FIELDS[query["module"]], *SYSTEM]
             kinds = [{"api_name": name, "field_label": name, "data_type": "text"} for name in names]
             self._answer(200, {"fields": kinds})
@@ -248,6 +279,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, rows: list[dict[str, Any]], query: dict[str, str]) -> None:
         flags, size = self.crm.flags, int(query.get("per_page", 200))
+        if "page_token" in query and int(query["page_token"]) >= self.crm.reach:
+            self._refuse(400, "PAGINATION_LIMIT_EXCEEDED", limit=self.crm.reach)
+            return
         at = int(query.get("page_token", (int(query.get("page", 1)) - 1) * size))
         if "page_token" not in query and at >= 2000:
             self._refuse(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", limit=2000)
@@ -258,6 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         more = at + size < len(rows)
         info = {"per_page": size, "count": len(page), "page": 1, "more_records": more}
+        if "null_more" in flags:
+            info["more_records"] = None
         if "notoken" not in flags:
             info["next_page_token"] = str(at + size) if more else None
         self._answer(200, {"data": page} if "noinfo" in flags else {"data": page, "info": info})
@@ -277,3 +313,27 @@ def _matches(row: dict[str, Any], where: str) -> bool:
 
 def _bare(value: Any) -> Any:
     return {"id": value["id"]} if isinstance(value, dict) else value
+
+
+OFFSETS = [timedelta(hours=5, minutes=30), timedelta(hours=-8), timedelta(), timedelta(hours=13)]
+TIMES = ("Created_Time", "Modified_Time", "deleted_time")
+
+
+def _bent(value: Any, flags: set[str]) -> Any:
+    """The same answer, told otherwise."""
+    if isinstance(value, list):
+        return [_bent(item, flags) for item in value]
+    if not isinstance(value, dict):
+        return value
+    bent = {name: _bent(item, flags) for name, item in value.items()}
+    found = str(bent.get("id", ""))
+    if found.isdigit():
+        if "odd_offsets" in flags:
+            zone = timezone(OFFSETS[int(found) % len(OFFSETS)])
+            for name in set(TIMES) & set(bent):
+                bent[name] = datetime.fromisoformat(bent[name]).astimezone(zone).isoformat()
+        if "int_ids" in flags:
+            bent["id"] = int(found)
+        if "nameless" in flags and "name" in bent:
+            bent = {"id": bent["id"]}
+    return bent

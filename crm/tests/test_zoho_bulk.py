@@ -89,6 +89,15 @@ def test_states_of_a_job() -> None:
     assert (found[5].count, found[5].more, found[5].next_token) == (3, False, None)
 
 
+@pytest.mark.parametrize("said", [{}, {"more_records": None}])
+@pytest.mark.parametrize(("count", "more"), [(200_000, True), (199_999, False)])
+def test_a_full_file_that_does_not_say_whether_there_are_more_is_not_the_last(
+    said: dict[str, Any], count: int, more: bool
+) -> None:
+    with OddServer([job("COMPLETED", page=1, count=count, **said)]) as server:
+        assert client_of(server).bulk_job("77").more is more
+
+
 def test_a_failed_job_says_why() -> None:
     failure = {"code": "INTERNAL", "message": "it broke", "details": {}, "status": "error"}
     script = [job("FAILURE", error_message=failure)]

@@ -82,13 +82,15 @@ class BulkCalls:
         if state not in _ENDED:
             return BulkJob(job_id, is_done=False, server_date=answer.date)
         count, token = result.get("count"), result.get("next_page_token")
+        more = result.get("more_records")
         if isinstance(count, bool) or not isinstance(count, int):
             raise bad_payload("it does not say how many rows the file has", answer.body)
         return BulkJob(
             job_id,
             is_done=True,
             count=count,
-            more=result.get("more_records") is True,
+            # Where it is not said, a full file is not taken for the last one.
+            more=more if isinstance(more, bool) else count >= ROWS_PER_JOB,
             next_token=token if isinstance(token, str) and token else None,
             server_date=answer.date,
         )

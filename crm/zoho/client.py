@@ -195,9 +195,13 @@ class ZohoClient(ABC):
         after: int,
         upto: int | None,
         modified_since: datetime | None = None,
+        converted: str | None = None,
         limit: int = 2000,
     ) -> Page:
-        """The first `limit` records with after < id <= upto, by id. Lookups come as their id."""
+        """The first `limit` records with after < id <= upto, by id. Lookups come as their id.
+
+        `converted` "both": converted ones too, as far as queries can show them.
+        """
 
     # ------------------------------------------------------------ bulk read
 
