@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -19,15 +20,15 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 
 from crm.api import views as crm_views
-from crm.api.base import ID, refuse_unknown
+from crm.api.base import ID, refuse_unfit, refuse_unknown
 from crm.api.paging import Order
 from crm.api.serializers import SyncRequestSerializer, SyncStartedSerializer
 from crm.models import Deal
 from crm.tasks import nudge
-from o2r import timeline, tracker
+from o2r import exports, timeline, tracker
 from o2r.api import tracker_serializers as shapes
 from o2r.api import views
-from o2r.filters import today_of_business
+from o2r.filters import OpportunityFilter, Selection, today_of_business
 from o2r.models import Opportunity
 from o2r.services import blocking, milestones, work
 from o2r.services.entry import opportunity_of
@@ -264,3 +265,36 @@ class SyncView(crm_views.SyncView):
         # Also what waits by now: a run that finds nothing new announces nothing.
         transaction.on_commit(lambda: nudge(recompute))
         return answer
+
+
+class ExportBackend(views.SelectionBackend):
+    def get_schema_operation_parameters(self, view: Any) -> list[dict]:
+        kinds = {"type": "string", "enum": list(exports.CONTENT), "default": exports.CSV}
+        return [
+            *super().get_schema_operation_parameters(view),
+            {"name": "as", "in": "query", "schema": kinds},
+        ]
+
+
+class ExportViewSet(TrackerViewSet):
+    """The filtered table as a file."""
+
+    filter_backends = [ExportBackend]
+    pagination_class = None
+
+    def known_parameters(self) -> set[str]:
+        return {*OpportunityFilter.base_filters, "as"}
+
+    @extend_schema(
+        operation_id="o2r_export",
+        responses={(200, kind): OpenApiTypes.BINARY for kind in exports.CONTENT.values()},
+        filters=True,
+    )
+    def export(self, request: Request) -> StreamingHttpResponse:
+        """All rows of the selection, streamed; an XLSX holds at most 100,000 of them."""
+        kind = request.query_params.get("as", exports.CSV)
+        if kind not in exports.CONTENT:
+            raise ValidationError({"as": ["csv or xlsx."]})
+        refuse_unfit(request, OpportunityFilter(request.query_params))
+        selection = Selection.from_query(request.query_params, request.user)
+        return exports.export(selection, kind, user=request.user, today=today_of_business())

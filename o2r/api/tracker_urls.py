@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from o2r.api.tracker import SyncView, TrackerViewSet
+from o2r.api.tracker import ExportViewSet, SyncView, TrackerViewSet
 from o2r.api.work import ActionItemViewSet, ActivityViewSet, ReviewViewSet
 
 ONE = "api/o2r/opportunities/<str:id>"
@@ -28,6 +28,7 @@ urlpatterns = [
     path(f"{ONE}/block", tracker(post="block", delete="unblock"), name="api-o2r-block"),
     path(f"{ONE}/snooze", tracker(post="snooze", delete="wake"), name="api-o2r-snooze"),
     path(f"{ONE}/timeline", tracker(get="story"), name="api-o2r-timeline"),
+    path("api/o2r/export", ExportViewSet.as_view({"get": "export"}), name="api-o2r-export"),
     path("api/o2r/sync", SyncView.as_view(), name="api-o2r-sync"),
 ]
 for name, view in (
