@@ -102,6 +102,25 @@ def test_the_same_recompute_twice_changes_nothing() -> None:
 
 
 @pytest.mark.django_db
+def test_a_few_deals_out_of_turn_are_counted_at_once_and_no_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recompute, "FEW", 2)
+    for _ in History(10).steps(6):
+        newest = list(Deal.objects.order_by("-change_seq").values_list("pk", flat=True)[:3])
+        assert recompute.take_along(newest) is False  # more waits before them
+        counted = Opportunity.objects.filter(deal_id__in=newest)
+        assert counted.count() == 3
+        for row in counted.select_related("deal"):
+            expected = row.deal.amount_sgd_minor if row.is_counted else None
+            assert row.counted_sgd_minor == expected
+    recompute.catch_up()
+    assert_true()
+    assert recompute.take_along(newest) is True
+    assert_true()
+
+
+@pytest.mark.django_db
 def test_small_batches_follow_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recompute, "BATCH", 4)
     list(History(9).steps(8))
