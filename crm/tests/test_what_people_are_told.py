@@ -45,7 +45,8 @@ def test_row_26_a_sync_out_of_credits_says_until_when_it_is_paused_and_changes_s
         page = words(rep_client, path)
         assert paused in page and "goes on by itself" in page
     assert "You see the state of" in words(rep_client)
-    assert marks() == before
+    # How many are left is learnt with the first answer: a delta has read Accounts by then.
+    assert marks()["Deals"] == before["Deals"]
     # Write-back is the last to stop: what people entered still goes.
     deal = a_deal(crm)
     change(deal, next_step="sent all the same")
