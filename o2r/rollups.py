@@ -70,7 +70,7 @@ class Difference:
 
     def write(self) -> None:
         """Inside the transaction that writes the opportunities."""
-        _add_up(
+        add_up(
             PipelineCell._meta.db_table,
             ("stage", "territory", "service_line", "owner_id"),
             ("count", "sgd_minor", "weighted_minor", "no_amount", "no_rate"),
@@ -80,7 +80,7 @@ class Difference:
             (ClosedDay, "with_value", self._days),
             (PipelineMove, "weighted_minor", self._moves),
         ):
-            _add_up(
+            add_up(
                 model._meta.db_table,
                 ("day", "stage", "dimension", "value"),
                 ("count", "sgd_minor", last_sum),
@@ -99,7 +99,8 @@ def dimensions_of(c: Contribution) -> Iterator[tuple[str, str]]:
     yield "owner", str(c.owner_id)
 
 
-def _add_up(table: str, keys: tuple[str, ...], sums: tuple[str, ...], rows: list[tuple]) -> None:
+def add_up(table: str, keys: tuple[str, ...], sums: tuple[str, ...], rows: list[tuple]) -> None:
+    """Add each row's sums to those of its keys. Called by the roll-ups alone."""
     if not rows:
         return
     names = ", ".join(f'"{name}"' for name in (*keys, *sums))

@@ -95,14 +95,13 @@ def _is_stage_day_open(facts: Facts, today: date) -> bool:
 def path_of(
     facts: Facts, turned_on: date | None, today: date, rules: Rules
 ) -> Iterator[tuple[date, Signal]]:
-    """What the signal was on each day on which it may have turned, up to today: a machine that was
-    off for a month still tells the days. `turned_on` is the first of these, if it is past."""
+    """What the signal was on each day before today on which it may have turned: a machine that was
+    off for a month still tells the days. `turned_on` is the first of them, if it is past."""
     day = turned_on
     while day is not None and day < today:
         signal = health_signals.signal_of(facts, day, rules)
         yield day, signal
         day = turns_on(facts, signal, day, rules)
-    yield today, health_signals.signal_of(facts, today, rules)
 
 
 def _iso(day: date | None) -> str | None:

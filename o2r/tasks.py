@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.utils import timezone
 
 from crm.tasks import is_stopping
 from o2r import receivers
@@ -14,3 +15,10 @@ def recompute() -> None:
     """Also run by Beat now and then, for nudges that got lost; nothing to do costs two queries."""
     receivers.forget_nudge()
     engine.catch_up(is_stopping)
+
+
+@shared_task
+def turn() -> None:
+    """Asked by Beat every minute, so that it runs at 00:00 business time wherever the machine's
+    clock stands; once it has run, asking costs one query until the next day."""
+    engine.turn(timezone.now(), is_stopping)

@@ -192,6 +192,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SWEEP_SECONDS * 4,
         "options": {"expires": SWEEP_SECONDS * 16},
     },
+    "o2r: the daily turn": {
+        "task": "o2r.tasks.turn",
+        "schedule": SWEEP_SECONDS * 4,
+        "options": {"expires": SWEEP_SECONDS * 16},
+    },
 }
 CELERY_TIMEZONE = "UTC"
 CELERY_ENABLE_UTC = True
