@@ -5,15 +5,16 @@ from __future__ import annotations
 from django.contrib import admin
 
 from crm.admin import ReadOnlyAdmin, money_column
+from o2r import admin_tracker as admin_tracker  # registers what it holds
 from o2r import models
 
 
 @admin.register(models.Opportunity)
 class OpportunityAdmin(ReadOnlyAdmin):
-    list_display = ["deal", "is_counted", "counted_stage", "counted_territory"]
-    list_display += ["counted_service_line", money_column("counted_sgd_minor")]
+    list_display = ["deal", "current_phase", "health_signal", "outcome", "worse_on", "as_of"]
+    list_display += ["is_counted", money_column("counted_sgd_minor")]
     list_select_related = ["deal"]
-    list_filter = ["is_counted"]
+    list_filter = ["outcome", "health_signal", "current_phase", "is_overdue", "is_counted"]
     search_fields = ["deal__zoho_id__exact", "deal__name"]
     ordering = ["-pk"]
 

@@ -24,6 +24,11 @@ CHANGED: dict[str, dict[str, tuple[str, ...]]] = {
         "fieldmapping": ("add", "change", "delete"),
         "writeback": ("add", "change"),
     },
+    "o2r": {
+        "signalrule": ("change",),
+        "stagephase": ("add", "change", "delete"),
+        "trackersettings": ("change",),
+    },
     "django_celery_beat": {
         "periodictask": ("change",),
         "intervalschedule": ("add", "change"),

@@ -45,6 +45,7 @@ from crm.tests.rows import (
 pytestmark = pytest.mark.django_db
 MODELS = [model for label in ("crm", "o2r") for model in apps.get_app_config(label).get_models()]
 EDITABLE = {"WriteBack", "CrmStage", "FieldMapping", "ExchangeRate"}
+EDITABLE |= {"SignalRule", "StagePhase", "TrackerSettings"}
 
 
 @pytest.fixture(autouse=True)
