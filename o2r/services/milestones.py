@@ -167,6 +167,7 @@ def hold(
 ) -> Held:
     """Inside a transaction. Raises PermissionRefused, Ended, RecordedMeanwhile."""
     seq = versions.hold(opportunity.deal)
+    recompute.hold()  # before any row of an opportunity: a recompute under way waits for none
     deal = Deal.objects.get(pk=opportunity.deal_id)
     require(may_record(user, deal))
     raise_if_ended(deal)
