@@ -36,10 +36,11 @@ def require(decision: Decision) -> None:
 
 def opportunity_of(deal: Deal) -> Opportunity:
     """The opportunity of a deal; of one that was mirrored a moment ago it is made now."""
-    found, is_new = Opportunity.objects.select_related("deal").get_or_create(deal=deal)
-    if is_new:
-        recompute.catch_up()
-        found.refresh_from_db()
+    rows = Opportunity.objects.select_related("deal").filter(deal=deal)
+    found = rows.first()
+    if found is None:
+        recompute.take_along([deal.pk])
+        found = rows.get()
     return found
 
 
