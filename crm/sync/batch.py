@@ -237,10 +237,22 @@ class Batch:
                 for item, known in self.touched
             ],
         )
+        self._write_births()
         self.payloads += [
             (item.body, self.read_db, self.module, known.pk) for item, known in self.touched
         ]
         self.problems += [(known.pk, item) for item, known in self.touched]
+
+    def _write_births(self) -> None:
+        """A record made here that the CRM tells back just as it is: it was created when the CRM
+        made it."""
+        rows = []
+        for item, known in self.touched:
+            if known.modified_at is None and item.mapped.created_at is not None:
+                self.seq += 1
+                rows.append((self.to_db(item.mapped.created_at), self.seq, known.pk))
+                self.counts.changed_pks.append(known.pk)
+        bulk_write.update(self.store.module.model, ("crm_created_at", "change_seq"), rows)
 
     def _write_problems(self) -> None:
         if not self.problems:

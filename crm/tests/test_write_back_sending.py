@@ -492,3 +492,16 @@ def test_an_edit_of_a_deal_waits_for_the_deal(mirror):
     assert there(mirror, deal, "Next_Step") == "Soon"
     mirror.sync("delta")
     mirror.assert_mirrored()
+
+
+def test_a_deal_made_here_was_created_when_the_crm_made_it(mirror):
+    owner = a_deal(mirror).owner_id
+    values = {"name": "New", "crm_stage": "Qualification", "crm_probability": 10,
+              "closing_date": "2027-03-01", "pipeline": a_deal(mirror).pipeline,
+              "owner_id": owner, "aws_funded": False, "strategic_account": False}  # fmt: skip
+    kept = create(DEALS, values, author=None, now=timezone.now())
+    mirror.control("config", clock_offset_s=7200)
+    send_now()
+    mirror.sync("delta")
+    assert only_entry(Deal.objects.get(pk=kept.record_id)).status == outbox.DONE
+    mirror.assert_mirrored()
