@@ -19,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from crm import heartbeat
-from crm.models import Deal, SharedValue, SyncRun
+from crm.models import Deal, SharedValue, SyncLease, SyncRun
 from crm.sync import lease, listening, runs
 from crm.tasks import run_sync
 from crm.tests.notices import LIVE, known_channels, nobody_works, tell
@@ -29,7 +29,7 @@ from crm.tests.test_sync_command import environment, wait_for
 from crm.tests.writing import change, switch
 from pipelinepulse.tests import servers
 
-pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.broker]
+pytestmark = [pytest.mark.redis, pytest.mark.broker]
 
 
 class Broker:
@@ -111,6 +111,8 @@ def start_worker(
 
     yield start
     for worker in started:
+        if worker.poll() is not None:
+            continue
         worker.terminate()
         try:
             worker.wait(30)
@@ -139,6 +141,17 @@ def has(run: SyncRun, *, pages: int) -> bool:
     return run.pages >= pages
 
 
+def holder() -> int:
+    """The process that holds the lease."""
+    return int(SyncLease.objects.get().holder.split(":")[1])
+
+
+def forked_by(worker: subprocess.Popen[bytes]) -> list[int]:
+    """The processes in which it works, its Beat among them."""
+    ps = ["ps", "-o", "pid=", "--ppid", str(worker.pid)]
+    return [int(pid) for pid in subprocess.run(ps, capture_output=True, text=True).stdout.split()]
+
+
 def is_over(run: SyncRun) -> bool:
     run.refresh_from_db()
     return run.ended_at is not None
@@ -154,6 +167,7 @@ def assert_read_once(crm: Crm, run: SyncRun) -> None:
     crm.assert_mirrored()
 
 
+@pytest.mark.processes
 def test_row_4_a_worker_told_to_end_finishes_its_page_and_gives_the_lease_back(
     big_crm: Crm, start_worker: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
@@ -176,6 +190,7 @@ def test_row_4_a_worker_told_to_end_finishes_its_page_and_gives_the_lease_back(
     assert_read_once(big_crm, run)
 
 
+@pytest.mark.processes
 def test_row_11_a_broker_killed_five_times_under_work_loses_none_of_it(
     big_crm: Crm, broker: Broker, start_worker: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
@@ -202,6 +217,7 @@ def test_row_11_a_broker_killed_five_times_under_work_loses_none_of_it(
     assert Deal.objects.get(zoho_id=one).next_step == "after all that"
 
 
+@pytest.mark.processes
 def test_row_12_a_broker_that_forgot_everything_is_filled_again_by_the_sweepers(
     big_crm: Crm, broker: Broker, start_worker: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
@@ -252,3 +268,28 @@ def test_one_process_listens_for_notices_and_needs_neither_a_message_nor_a_sweep
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert listening.is_wanted()
+
+
+@pytest.mark.timeout(240)  # against a hang; a busy machine is none
+@pytest.mark.postgres
+def test_two_workers_one_killed_and_the_broker_restarted_end_the_full_sync(
+    big_crm: Crm, broker: Broker, start_worker: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    run = slow_run(big_crm)
+    workers = [start_worker(), start_worker()]
+    wait_for(lambda: has(run, pages=3), seconds=90)
+    (killed,) = [worker for worker in workers if holder() in forked_by(worker)]
+    (other,) = [worker for worker in workers if worker is not killed]
+    for pid in [killed.pid, *forked_by(killed)]:
+        os.kill(pid, signal.SIGKILL)
+    assert killed.wait(10) == -signal.SIGKILL
+    broker.kill()
+    broker.start()
+    run.refresh_from_db()
+    assert run.ended_at is None  # it was killed in the middle of it
+    fence = run.fence
+    wait_for(lambda: is_over(run), seconds=90)
+    assert other.poll() is None
+    assert run.fence is not None and fence is not None and run.fence > fence
+    assert SyncRun.objects.filter(kind="full").count() == 1
+    assert_read_once(big_crm, run)
