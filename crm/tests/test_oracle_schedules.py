@@ -30,6 +30,7 @@ from crm.tests.synced import Crm, zoho_settings
 FIRST = int(os.environ.get("PULSE_SEED", "0"))
 NUMBER = int(os.environ.get("PULSE_SCHEDULES", "100"))
 AT_ONCE = 10  # seeds of one test
+FILE = "crm/tests/test_oracle_schedules.py"
 WORLDS = (10, 30, 70)  # deals; with accounts, contacts and leads 40 to 150 records
 ACCOUNTS = 12
 
@@ -96,20 +97,19 @@ def run_seed(
         shutil.rmtree(home)
 
 
-def failure(schedule: Schedule, test: str) -> str:
+def failure(schedule: Schedule, test: str, file: str = FILE) -> str:
     """What is wrong, what was done, and the line that does it again."""
     lines = [f"seed {schedule.seed}:", *schedule.wrong[:15], "", *schedule.trace, ""]
-    return "\n".join([*lines, "Again, from the project's root:", repeat_line(schedule.seed, test)])
+    return "\n".join(
+        [*lines, "Again, from the project's root:", repeat_line(schedule.seed, test, file)]
+    )
 
 
-def repeat_line(seed: int, test: str) -> str:
+def repeat_line(seed: int, test: str, file: str) -> str:
     python = Path(sys.executable)
     shown = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
     database = _database_without_password()
-    return (
-        f"{database}PULSE_SEED={seed} PULSE_SCHEDULES=1 {shown} -m pytest "
-        f"crm/tests/test_oracle_schedules.py -k {test}"
-    )
+    return f"{database}PULSE_SEED={seed} PULSE_SCHEDULES=1 {shown} -m pytest {file} -k {test}"
 
 
 def _database_without_password() -> str:
