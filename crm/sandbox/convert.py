@@ -5,7 +5,7 @@ from typing import Any
 from crm.sandbox.errors import ApiError, invalid_data
 from crm.sandbox.fragments import from_fragment, to_fragment
 from crm.sandbox.params import body_list, json_object
-from crm.sandbox.record_checks import checked_columns, require_mandatory
+from crm.sandbox.record_checks import check_unique, checked_columns, require_mandatory
 from crm.sandbox.rows import acting_user, insert_row, update_row
 from crm.sandbox.server import Request, Response
 from crm.sandbox.store import Store, Transaction
@@ -194,6 +194,7 @@ def _deal(
     module = tx.store.modules["Deals"]
     columns = checked_columns(tx, module, 0, wish)
     require_mandatory(module, columns, 0, more=("Closing_Date",))
+    check_unique(tx, module, 0, columns, None)
     columns |= {"Owner": columns.get("Owner") or owner, "Account_Name": account,
                 "Contact_Name": contact}  # fmt: skip
     return insert_row(tx, module, columns, acting_user(tx.store))["id"]

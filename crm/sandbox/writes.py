@@ -60,7 +60,9 @@ def update_records(
     user = acting_user(store)
     unmodified = _unmodified_since(request)
     automation = Automation(store, module, content)
+    ignored = passed_over(module, records)
     if record_id is not None:
+        ignored += ("records beyond the first",) * (len(records) > 1)
         records = [{**r, "id": record_id} if isinstance(r, dict) else r for r in records[:1]]
 
     def act(tx: Transaction, n: int, record: Any) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def update_records(
         result = _update_one(tx, module, n, record, user, unmodified)
         return automation.after(tx, record, result, before)
 
-    return _each(store, records, act, ignored=passed_over(module, records))
+    return _each(store, records, act, ignored=ignored)
 
 
 def upsert_records(store: Store, request: Request, module_name: str) -> Response:

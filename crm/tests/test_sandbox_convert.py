@@ -26,6 +26,17 @@ def convert(crm, lead, **wishes):
     return crm.write("POST", f"Leads/{lead}/actions/convert", [wishes])
 
 
+def test_a_conversion_heeds_unique_fields_and_makes_nothing_then(crm, lead):
+    taken = {**DEAL, "Account_Name": None, "Pulse_Id": "taken"}
+    assert crm.write("POST", "Deals", [taken]).status_code == 201
+    refused = convert(crm, lead, Deals={**DEAL, "Pulse_Id": "taken"})
+    item = refused.json()["data"][0]
+    assert (refused.status_code, item["code"]) == (400, "DUPLICATE_DATA")
+    assert item["details"]["api_name"] == "Pulse_Id"
+    assert crm.record("Leads", lead)["Converted__s"] is False
+    assert convert(crm, lead, Deals={**DEAL, "Pulse_Id": "free"}).status_code == 200
+
+
 def test_conversion_makes_account_contact_and_deal_that_belong_together(crm, lead):
     answer = convert(crm, lead, Deals=DEAL)
     made = answer.json()["data"][0]["details"]

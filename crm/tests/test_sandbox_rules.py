@@ -45,6 +45,9 @@ BREAKS = {
     "POST /crm/v8/Leads: IGNORED (read-only field Full_Name)": lambda c: c.write(
         "POST", "Leads", [{"Last_Name": "A", "Company": "B", "Full_Name": "C"}]
     ),
+    "PUT /crm/v8/Leads/{id}: IGNORED (records beyond the first)": lambda c: c.write(
+        "PUT", f"Leads/{4150868000000000001}", [{"Company": "B"}, {"Company": "C"}]
+    ),
     "PUT /crm/v8/Deals: INVALID_DATA (trigger)": lambda c: c.write(
         "PUT", "Deals", [{"id": "1"}], trigger=["everything"]
     ),
