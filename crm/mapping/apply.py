@@ -167,6 +167,15 @@ class Mapper:
             values.append(tag if tag is MISSING else _is_funded(tag))
         return mapped
 
+    def plain_reader(self, name: str) -> tuple[str, convert.Converter] | None:
+        """The CRM's name of a column and how one value of it is read; None where that takes more
+        than the value: references, moments, amounts, what follows from another."""
+        spec = next((spec for spec in self.specs if spec.ours == name), None)
+        more = (profiles.REF, profiles.MOMENT, profiles.MONEY, profiles.CURRENCY)
+        if spec is None or spec.kind in more:
+            return None
+        return spec.api, dict(self._converters)[self.index[name]]
+
     def told(self, values: Sequence[Any]) -> str:
         """The values that are there as a JSON object, in column order: what the *created* event
         keeps and what is hashed. ASCII; moments as ISO text. References are numbers by then."""

@@ -7,11 +7,13 @@ transaction and the module's gate, so ids and uniqueness are theirs to keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, models
+from django.db.models.expressions import RawSQL
 
 Row = Sequence[Any]
 
@@ -47,6 +49,14 @@ def db_moment(value: datetime | None) -> Any:
 def raw_moment(column: str) -> str:
     """SQL for a time as `moment_writer` writes it: SQLite's driver would parse a bare column."""
     return column if connection.vendor == "postgresql" else f"CAST({column} AS TEXT)"
+
+
+def among(ids: Iterable[int]) -> RawSQL:
+    """Many ids for an `__in` as one parameter: the ORM spends longer on thousands of them than the
+    database."""
+    if connection.vendor == "postgresql":
+        return RawSQL("SELECT unnest(%s::bigint[])", [list(ids)])
+    return RawSQL("SELECT value FROM json_each(%s)", [json.dumps(list(ids))])
 
 
 def allocate_ids(model: type[models.Model], count: int) -> list[int]:

@@ -63,6 +63,13 @@ class Reading:
     gone: set[Any] = field(default_factory=set)
     unclear: dict[Any, ZohoError] = field(default_factory=dict)
 
+    def add(self, other: Reading) -> None:
+        """As if it had been read with this one, when the first of both was."""
+        self.read_at = min(self.read_at, other.read_at)
+        self.records += other.records
+        self.gone |= other.gone
+        self.unclear |= other.unclear
+
 
 @dataclass
 class Report:

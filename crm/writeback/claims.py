@@ -21,6 +21,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from crm.models import OutboxEntry, outbox
+from crm.sync.bulk_write import among
 from crm.sync.gate import pass_gate
 from crm.sync.modules import BY_NAME, Module
 
@@ -40,6 +41,7 @@ class Work:
     kind: str
     entries: list[OutboxEntry]
     zoho_id: int | None = None
+    modified_at: datetime | None = None  # as the mirror holds it
     may_be_there: bool = False  # of a creation: it was sent before, and may have arrived
 
     @property
@@ -75,16 +77,14 @@ class Claim:
             works = due_works(module, now=now, most=most, record_ids=record_ids, fields=fields)
             pks = [entry.pk for work in works for entry in work.entries]
             until = now + timedelta(seconds=settings.SYNC_LEASE_SECONDS)
-            taken = 0
-            for some in _chunks(pks):
-                taken += OutboxEntry.objects.filter(
-                    pk__in=some, status__in=(outbox.PENDING, outbox.UNKNOWN)
-                ).update(
-                    status=outbox.READING,
-                    claim=self.token,
-                    claimed_until=until,
-                    attempts=F("attempts") + 1,
-                )
+            taken = OutboxEntry.objects.filter(
+                pk__in=among(pks), status__in=(outbox.PENDING, outbox.UNKNOWN)
+            ).update(
+                status=outbox.READING,
+                claim=self.token,
+                claimed_until=until,
+                attempts=F("attempts") + 1,
+            )
             if taken != len(pks):
                 raise RuntimeError("entries were taken by another behind the module's gate")
         for work in works:
@@ -102,24 +102,19 @@ class Claim:
         module = works[0].module
         with transaction.atomic():
             pass_gate(module.name, 0)
-            for some in _chunks(pks):
-                OutboxEntry.objects.filter(
-                    pk__in=some, status=outbox.READING, claim=self.token
-                ).update(
-                    status=outbox.SENDING,
-                    has_left=True,
-                    claimed_until=now + timedelta(seconds=settings.SYNC_LEASE_SECONDS),
-                )
-            mine = {
-                entry.pk: entry
-                for some in _chunks(pks)
-                for entry in OutboxEntry.objects.filter(
-                    pk__in=some, status=outbox.SENDING, claim=self.token
-                )
-            }
+            mine = OutboxEntry.objects.filter(pk__in=among(pks), claim=self.token)
+            mine.filter(status=outbox.READING).update(
+                status=outbox.SENDING,
+                has_left=True,
+                claimed_until=now + timedelta(seconds=settings.SYNC_LEASE_SECONDS),
+            )
+            sending = set(mine.filter(status=outbox.SENDING).values_list("pk", flat=True))
         left = []
         for work in works:
-            work.entries = [mine[e.pk] for e in work.entries if e.pk in mine]
+            # Nobody changes what a claimed entry is to do: later edits have entries of their own.
+            work.entries = [entry for entry in work.entries if entry.pk in sending]
+            for entry in work.entries:
+                entry.status, entry.has_left = outbox.SENDING, True
             if work.entries:
                 left.append(work)
         return left
@@ -166,7 +161,7 @@ def due_works(
         if len(works) >= most:
             break
         rows = OutboxEntry.objects.filter(
-            module=module.name, record_id__in=some, status__in=outbox.OPEN
+            module=module.name, record_id__in=among(some), status__in=outbox.OPEN
         ).exclude(status=outbox.SENT)
         by_record: dict[int, list[OutboxEntry]] = defaultdict(list)
         for entry in rows.order_by("id"):
@@ -182,10 +177,10 @@ def due_works(
                 may_be_there = kind == outbox.CREATE and any(e.has_left for e in entries)
                 works.append(Work(module, record_id, kind, entries, may_be_there=may_be_there))
     works = works[:most]
-    records = module.model.objects.filter(pk__in=[work.record_id for work in works])
-    ids = dict(records.values_list("pk", "zoho_id"))
+    records = module.model.objects.filter(pk__in=among(work.record_id for work in works))
+    known = {row[0]: row[1:] for row in records.values_list("pk", "zoho_id", "crm_modified_at")}
     for work in works:
-        work.zoho_id = ids.get(work.record_id)
+        work.zoho_id, work.modified_at = known.get(work.record_id, (None, None))
     return works
 
 

@@ -2,7 +2,8 @@
 
 One that was never sent is upserted on its external id. One that was sent before may be there: it is
 looked for by that id first, and sent again only under a guard that overwrites nothing. What was
-deleted here meanwhile is not sent any more, and deleted there if it is found.
+deleted here meanwhile is not sent any more, and deleted there if it is found. A conversion whose
+answer was lost is told by what became of its lead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
+from typing import Any
 
 from crm.mapping import convert
 from crm.models import OutboxEntry, outbox
@@ -149,6 +151,41 @@ class Creations(Answers):
                 self.report.settled += 1
         return [work for work in works if work.record_id not in deleted]
 
+    def _is_converted(self, work: Work, lead: Any) -> bool:
+        """A conversion whose answer was lost, or that somebody in the CRM was quicker with."""
+        writer = self.context.writer(LEADS.name)
+        if not isinstance(lead, dict) or lead.get(writer.api_name("is_converted")) is not True:
+            return False
+        made = lead.get(writer.api_name("converted_deal_zoho_id"))
+        deal_zoho_id = convert.record_id(made.get("id") if isinstance(made, dict) else made)
+        if deal_zoho_id is not None:
+            try:
+                reading = self._read(DEALS, [deal_zoho_id])
+            except ZohoError as error:
+                reading = Reading(self.clock(), unclear={deal_zoho_id: error})
+            # The door knows ours by its external id.
+            self._store(DEALS, reading.records, reading.read_at)
+            for refusal in reading.unclear.values():
+                # Whose deal it is cannot be told: it waits, and is read first again.
+                self._later(LEADS, work, unreadable(refusal, RETRY))
+                return True
+        deal_id = work.entries[0].details.get("deal_id")
+        is_ours = (
+            deal_id is None
+            or DEALS.model.objects.filter(pk=deal_id, zoho_id=deal_zoho_id or 0).exists()
+        )
+        now = self.clock()
+        if is_ours:
+            rows_out.conclude_conversion(work, deal_zoho_id, now)
+            self.report.settled += 1
+        else:
+            why = ("already_converted", "Somebody converted this lead in the CRM before.")
+            refused: rows_out.Refusals = {e.pk: (e, why, {}) for e in work.entries}
+            settle.refuse(LEADS, refused, self.context, now)
+            self.report.refused += len(refused)
+            self._learn(LEADS, [work.zoho_id])
+        return True
+
     def _without_record(self, module: Module, works: list[Work]) -> None:
         """Changes of records that have no id of the CRM: they wait for who makes the record. Where
         nobody does they are refused; what nobody has need not be deleted."""
@@ -197,3 +234,8 @@ def _ids_in(records: Iterable[RawRecord]) -> list[int]:
 
 def _key_in(record: RawRecord, api: str) -> object:
     return record.value.get(api) if isinstance(record.value, dict) else None
+
+
+def unreadable(error: ZohoError, first: timedelta = NOT_OURS_PAUSE) -> results.Outcome:
+    pauses = (first, timedelta(hours=4))
+    return results.Outcome(results.WAIT, error.code, error.message, pauses)

@@ -13,23 +13,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
 
 from crm import failpoints
-from crm.mapping import convert
 from crm.models import OutboxEntry, outbox
-from crm.sync.modules import DEALS, LEADS, ORDER, Module
+from crm.sync.modules import ORDER, Module
 from crm.sync.reading import id_of
 from crm.writeback import claims, results, rows_out, settle, switch
 from crm.writeback.answers import (
     IDS_A_READING,
     NOT_OURS_PAUSE,
     OUTAGE_PAUSE,
-    RETRY,
     ROWS_A_CALL,
     Reading,
     Report,
@@ -39,7 +36,8 @@ from crm.writeback.answers import (
 )
 from crm.writeback.claims import Claim, Work
 from crm.writeback.context import WritingContext
-from crm.writeback.creations import Creations
+from crm.writeback.creations import Creations, unreadable
+from crm.writeback.looking import Glance, portions, read_range
 from crm.zoho.client import WriteResult, ZohoClient
 from crm.zoho.errors import (
     RetryLater,
@@ -99,78 +97,122 @@ class _Sending(Creations):
     claim: Claim
     should_stop: Callable[[], bool]
     threads: int
-    held: list[Work] = field(default_factory=list)
+    takes_queries: bool = True
+    readings: dict[Future, list[Work]] = field(default_factory=dict)
+    writings: dict[Future, list[Work]] = field(default_factory=dict)
+    ready: list[Work] = field(default_factory=list)  # as their edits were made on, to be written
 
     def run(
         self, record_ids: tuple[Module, Sequence[int]] | None, fields: list[str] | None
     ) -> None:
         with _calls_side_by_side(self.threads) as pool:
             self.pool = pool
-            try:
-                for module in ORDER:
-                    if record_ids is not None and record_ids[0] is not module:
-                        continue
+            for module in ORDER:
+                if record_ids is not None and record_ids[0] is not module:
+                    continue
+                try:
                     self._send_module(module, record_ids[1] if record_ids else None, fields)
-            except Stop as stop:
-                self.report.stopped = stop.why
-                self._let_go(stop)
+                except Stop as stop:
+                    self.report.stopped = stop.why
+                    self._let_go(module, stop)
+                    return
 
     def _send_module(
         self, module: Module, pks: Sequence[int] | None, fields: list[str] | None
     ) -> None:
-        while not self.should_stop():
-            if switch.mode() != switch.ON:
-                raise Stop(None, "off", timedelta(0))
-            works = self.claim.take(
-                module, now=self.clock(), most=ROUND, record_ids=pks, fields=fields
-            )
-            if not works:
-                return
-            failpoints.pass_by("send.after_claim")
-            self.held = works
-            self._round(module, works)
-            self.held = []
-            if pks is not None:
-                return  # asked for once: what has to wait is told, not waited for
+        """Rounds overlap: the next is claimed and read while the last is being written."""
+        self.glance = Glance(self.context.mapper(module.name))
+        may_claim = True
+        try:
+            while True:
+                if not self.readings and len(self.writings) < self.threads:
+                    self._tell_vanished(module)
+                    if may_claim and self._begin(module, pks, fields):
+                        # Asked for once: what has to wait is told, not waited for.
+                        may_claim = pks is None
+                    else:
+                        self._start(module, self._next_ready(least=1))
+                        if not self.writings:
+                            return
+                if self.readings or self.writings:
+                    self._go_on(module)
+        except Stop:
+            for reading in self.readings:
+                reading.cancel()
+            # What is under way is settled, whatever stopped it.
+            self._finish(module, self.writings)
+            raise
 
     # -- a round ----------------------------------------------------------------------------------
 
-    def _round(self, module: Module, works: list[Work]) -> None:
+    def _begin(self, module: Module, pks: Sequence[int] | None, fields: list[str] | None) -> bool:
+        """Claim what is due, make what is to be made, begin to read the rest; False: nothing is
+        due."""
+        if self.should_stop():
+            return False
+        if switch.mode() != switch.ON:
+            raise Stop(None, "off", timedelta(0))
+        works = self.claim.take(module, now=self.clock(), most=ROUND, record_ids=pks, fields=fields)
+        if not works:
+            return False
+        failpoints.pass_by("send.after_claim")
         works = self._refuse_unfit(module, works)
         self._create(module, [work for work in works if work.kind == outbox.CREATE])
         rest = [work for work in works if work.kind != outbox.CREATE]
         self._without_record(module, [work for work in rest if work.zoho_id is None])
         rest = [work for work in rest if work.zoho_id is not None]
-        readings = {
-            self.pool.submit(self._read, module, [w.zoho_id for w in some]): some
-            for some in chunks(rest, IDS_A_READING)
-        }
-        writings: dict[Future, list[Work]] = {}
-        ready: list[Work] = []
-        try:
-            for done in _as_they_come(readings):
-                read = [self._result_of(reading) for reading in done]
-                # Through the door together, as if all had been read when the first was.
-                ready += self._compare(
-                    module,
-                    [work for reading in done for work in readings[reading]],
-                    Reading(
-                        min(one.read_at for one in read),
-                        [record for one in read for record in one.records],
-                        set().union(*(one.gone for one in read)),
-                        {zoho_id: why for one in read for zoho_id, why in one.unclear.items()},
-                    ),
-                )
-                full = len(ready) // ROWS_A_CALL * ROWS_A_CALL
-                self._start(module, ready[:full], writings)
-                ready = ready[full:]
-            self._start(module, ready, writings)
-        except Stop:
-            for reading in readings:
-                reading.cancel()
-            self._finish(module, writings)  # what is under way is settled, whatever stopped it
-            raise
-        self._finish(module, writings)
+        for some, is_range in portions(module, rest, takes_queries=self.takes_queries):
+            ids = [work.zoho_id or 0 for work in some]
+            self.readings[self.pool.submit(self._look_at, module, ids, is_range)] = some
+        return True
+
+    def _look_at(self, module: Module, ids: Sequence[int], is_range: bool) -> Reading:
+        """In a thread. Raises as `_read`."""
+        reading = None
+        if is_range:
+            names = self.context.api_names(module.name)
+            reading = read_range(self.client, module, ids, names, self.clock())
+            self.takes_queries = reading is not None
+        reading = reading or Reading(self.clock())
+        found = {id_of(record) for record in reading.records}
+        for some in chunks([zoho_id for zoho_id in ids if zoho_id not in found], IDS_A_READING):
+            reading.add(self._read(module, some))
+        return reading
+
+    def _go_on(self, module: Module) -> None:
+        """Wait until some call has ended; what it brought is compared and written, or settled."""
+        done, _ = wait([*self.readings, *self.writings], return_when=FIRST_COMPLETED)
+        if read := [call for call in done if call in self.readings]:
+            works = [work for call in read for work in self.readings.pop(call)]
+            reading = self._result_of(read[0])
+            for call in read[1:]:
+                reading.add(self._result_of(call))
+            self.ready += self._still_to_send(module, works, reading)
+            self._start(module, self._next_ready(least=ROWS_A_CALL))
+        if written := [call for call in done if call in self.writings]:
+            self._answered(module, self.writings, written)
+
+    def _next_ready(self, *, least: int) -> list[Work]:
+        """Whole calls of what is ready; the last one may be smaller where `least` is."""
+        whole = len(self.ready) if least == 1 else len(self.ready) // least * least
+        ready, self.ready = self.ready[:whole], self.ready[whole:]
+        return ready
+
+    def _still_to_send(self, module: Module, works: list[Work], reading: Reading) -> list[Work]:
+        """At a glance what is as it was, the rest through the door together, as if all had been
+        read when the first was."""
+        records = {id_of(record): record for record in reading.records}
+        left, others = [], []
+        for work in works:
+            is_as_it_was = self.glance.shows_base(work, records.get(work.zoho_id))
+            (left if is_as_it_was else others).append(work)
+        if others:
+            wanted = {work.zoho_id for work in others}
+            reading.records = [record for key, record in records.items() if key in wanted]
+            left += self._compare(module, others, reading)
+        else:
+            failpoints.pass_by("send.after_reading")
+        return left
 
     def _refuse_unfit(self, module: Module, works: list[Work]) -> list[Work]:
         """Without asking the CRM: whose author may not any more, what the CRM keeps changing back,
@@ -206,47 +248,12 @@ class _Sending(Creations):
                 self.vanished.append(work)
                 continue
             if work.zoho_id in reading.unclear:
-                self._later(module, work, _unreadable(reading.unclear[work.zoho_id]))
+                self._later(module, work, unreadable(reading.unclear[work.zoho_id]))
                 continue
             if work.kind == outbox.CONVERT and self._is_converted(work, values.get(work.zoho_id)):
                 continue
             left.append(work)
         return left
-
-    def _is_converted(self, work: Work, lead: Any) -> bool:
-        """A conversion whose answer was lost, or that somebody in the CRM was quicker with."""
-        writer = self.context.writer(LEADS.name)
-        if not isinstance(lead, dict) or lead.get(writer.api_name("is_converted")) is not True:
-            return False
-        made = lead.get(writer.api_name("converted_deal_zoho_id"))
-        deal_zoho_id = convert.record_id(made.get("id") if isinstance(made, dict) else made)
-        if deal_zoho_id is not None:
-            try:
-                reading = self._read(DEALS, [deal_zoho_id])
-            except ZohoError as error:
-                reading = Reading(self.clock(), unclear={deal_zoho_id: error})
-            # The door knows ours by its external id.
-            self._store(DEALS, reading.records, reading.read_at)
-            for refusal in reading.unclear.values():
-                # Whose deal it is cannot be told: it waits, and is read first again.
-                self._later(LEADS, work, _unreadable(refusal, RETRY))
-                return True
-        deal_id = work.entries[0].details.get("deal_id")
-        is_ours = (
-            deal_id is None
-            or DEALS.model.objects.filter(pk=deal_id, zoho_id=deal_zoho_id or 0).exists()
-        )
-        now = self.clock()
-        if is_ours:
-            rows_out.conclude_conversion(work, deal_zoho_id, now)
-            self.report.settled += 1
-        else:
-            why = ("already_converted", "Somebody converted this lead in the CRM before.")
-            refused: rows_out.Refusals = {e.pk: (e, why, {}) for e in work.entries}
-            settle.refuse(LEADS, refused, self.context, now)
-            self.report.refused += len(refused)
-            self._learn(LEADS, [work.zoho_id])
-        return True
 
     def _count_settled(self, statuses: Iterable[str]) -> None:
         for status in statuses:
@@ -256,14 +263,14 @@ class _Sending(Creations):
 
     # -- calls ------------------------------------------------------------------------------------
 
-    def _start(self, module: Module, works: list[Work], writings: dict[Future, list[Work]]) -> None:
+    def _start(self, module: Module, works: list[Work]) -> None:
         """Begin the calls for these records; those that must not drag others down go alone."""
         if not works:
             return
         if switch.mode() != switch.ON:
             raise Stop(None, "off", timedelta(0))
         for kind in (outbox.EDIT, outbox.DELETE, outbox.CONVERT):
-            self._call(module, kind, [work for work in works if work.kind == kind], writings)
+            self._call(module, kind, [work for work in works if work.kind == kind], self.writings)
 
     def _call(
         self, module: Module, kind: str, works: list[Work], writings: dict[Future, list[Work]]
@@ -297,35 +304,45 @@ class _Sending(Creations):
     def _finish(self, module: Module, writings: dict[Future, list[Work]]) -> None:
         stop: Stop | None = None
         for done in _as_they_come(writings):
-            taken: list[tuple[Work, WriteResult]] = []
-            for writing in done:
-                works = writings.pop(writing)
-                failpoints.pass_by("send.after_call")
-                try:
-                    taken += zip(works, writing.result(), strict=True)
-                except ZohoError as error:
-                    try:
-                        self._fail(module, works, error)
-                    except Stop as again:
-                        stop = again
-            if taken:
-                self._settle(module, [work for work, _ in taken], [said for _, said in taken])
+            try:
+                self._answered(module, writings, done)
+            except Stop as again:
+                stop = again
         self._tell_vanished(module)
         if stop is not None:
             raise stop
 
-    def _let_go(self, stop: Stop) -> None:
+    def _answered(
+        self, module: Module, writings: dict[Future, list[Work]], done: Sequence[Future]
+    ) -> None:
+        stop: Stop | None = None
+        taken: list[tuple[Work, WriteResult]] = []
+        for writing in done:
+            works = writings.pop(writing)
+            failpoints.pass_by("send.after_call")
+            try:
+                taken += zip(works, writing.result(), strict=True)
+            except ZohoError as error:
+                try:
+                    self._fail(module, works, error)
+                except Stop as again:
+                    stop = again
+        if taken:
+            self._settle(module, [work for work, _ in taken], [said for _, said in taken])
+        if stop is not None:
+            raise stop
+
+    def _let_go(self, module: Module, stop: Stop) -> None:
         """What was claimed and not sent is free again at once; what was sent is settled by now."""
-        if self.held:
-            reason = (stop.error.code, stop.error.message) if stop.error else ("", "")
-            settle.wait(
-                self.held[0].module,
-                [entry for work in self.held for entry in work.entries],
-                until=self.clock() + stop.pause,
-                reason=reason,
-                uncounted=True,
-                only=(outbox.READING,),
-            )
+        held = OutboxEntry.objects.filter(claim=self.claim.token, status=outbox.READING)
+        settle.wait(
+            module,
+            held,
+            until=self.clock() + stop.pause,
+            reason=(stop.error.code, stop.error.message) if stop.error else ("", ""),
+            uncounted=True,
+            only=(outbox.READING,),
+        )
 
     def _result_of(self, reading: Future) -> Reading:
         try:
@@ -367,8 +384,3 @@ def _close(pool: ThreadPoolExecutor, threads: int) -> None:
     for _ in range(threads):
         pool.submit(close)
     pool.shutdown(wait=True)
-
-
-def _unreadable(error: ZohoError, first: timedelta = NOT_OURS_PAUSE) -> results.Outcome:
-    pauses = (first, timedelta(hours=4))
-    return results.Outcome(results.WAIT, error.code, error.message, pauses)

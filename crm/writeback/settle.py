@@ -16,6 +16,7 @@ from django.db import transaction
 
 from crm import failpoints
 from crm.models import OutboxEntry, outbox
+from crm.sync.bulk_write import among
 from crm.sync.gate import pass_gate
 from crm.sync.modules import DEALS, Module
 from crm.writeback import claims, money
@@ -39,7 +40,7 @@ def mark_sent(
         pass_gate(module.name, 0)
         failpoints.pass_by("settle.before_sent")
         for modified_at, pks in by_time.items():
-            OutboxEntry.objects.filter(pk__in=pks, status=outbox.SENDING).update(
+            OutboxEntry.objects.filter(pk__in=among(pks), status=outbox.SENDING).update(
                 status=outbox.SENT,
                 sent_at=answered_at,
                 sent_modified_at=modified_at,
@@ -49,12 +50,11 @@ def mark_sent(
             )
         # Settled by a page while the answer was on its way.
         every = [pk for pks in by_time.values() for pk in pks]
-        OutboxEntry.objects.filter(pk__in=every, status=outbox.DONE, sent_at__isnull=True).update(
+        told = OutboxEntry.objects.filter(pk__in=among(every))
+        told.filter(status=outbox.DONE, sent_at__isnull=True).update(
             sent_at=answered_at, **NO_CLAIM
         )
-        return list(
-            OutboxEntry.objects.filter(pk__in=every, status=outbox.SENT, theirs__isnull=False)
-        )
+        return list(told.filter(status=outbox.SENT, theirs__isnull=False))
 
 
 def finish(module: Module, entries: Sequence[OutboxEntry], now: datetime) -> None:
