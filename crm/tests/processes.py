@@ -22,18 +22,22 @@ class Child:
         self.pid = pid
         self.status: int | None = None
 
-    def wait(self) -> int:
-        deadline = time.monotonic() + WAIT_S
-        while self.status is None:
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
+        return self.status
+
+    def wait(self) -> int:
+        deadline = time.monotonic() + WAIT_S
+        while self.poll() is None:
+            if time.monotonic() > deadline:
                 self.signal(signal.SIGKILL)
                 raise TimeoutError("the child does not end")
-            else:
-                time.sleep(0.005)
-        return self.status
+            time.sleep(0.005)
+        return self.status or 0
 
     def wait_until_stopped(self) -> None:
         """Until it has sent itself SIGSTOP."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from django.apps import apps
 from django.db import transaction
@@ -30,11 +30,14 @@ PLACES = (
     ("execute.before_close", 1),
     ("execute.after_close", 1),
 )
+WRITES = "_ask_and_call"  # what the sender does in a thread that changes something
 NOBODY = 2**22 + 1  # beyond the largest number of a process
 
 
 class Read(Future):
     """A call that is made when somebody wants it."""
+
+    number = 0
 
     def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__()
@@ -84,6 +87,36 @@ def drawn_reads(monkeypatch: Any, seed: object) -> Iterator[None]:
         yield
 
 
+class SendingPool(DrawnPool):
+    """The same where the sender has its threads: calls that write wait until they are waited for,
+    or go at once."""
+
+    made = 0
+    writings: ClassVar[list[Read]] = []
+
+    def __init__(self, max_workers: int, initializer: object = None) -> None:
+        SendingPool.writings = []
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> Read:
+        SendingPool.made += 1
+        number = SendingPool.made
+        read = super().submit(work, *args)
+        read.number = number
+        if work.__name__ == WRITES:
+            SendingPool.writings.append(read)
+        return read
+
+    @classmethod
+    def is_writing(cls) -> bool:
+        """Whether a call waits to leave that writes: nothing can call that back any more."""
+        return any(not writing.done() for writing in cls.writings)
+
+
+def wait_for_next(reads: Iterable[Read], return_when: str) -> tuple[set[Read], set[Read]]:
+    """`wait_for_one` for a set, which has no order of its own."""
+    return wait_for_one(sorted(reads, key=lambda read: read.number), return_when)
+
+
 def draw_place(rng: random.Random) -> str:
     """One of them, and at which pass."""
     name, most = rng.choice(PLACES)
@@ -95,7 +128,7 @@ def dies(work: Callable[[], object], place: str) -> bool:
 
     What is left is what a kill leaves: a lease held by a process that is gone.
     """
-    failpoints.arm(f"{place}=die")
+    failpoints.arm(f"{place}=die" if place else "")
     try:
         work()
         return False
@@ -103,6 +136,18 @@ def dies(work: Callable[[], object], place: str) -> bool:
         SyncLease.objects.update(
             holder=f"{lease._machine()}:{NOBODY}:dead", expires_ms=lease.now_ms() + 60_000
         )
+        return True
+    finally:
+        failpoints.arm("")
+
+
+def dies_quietly(work: Callable[[], object], place: str) -> bool:
+    """The same for work that holds no lease; no place: it does not die."""
+    failpoints.arm(f"{place}=die" if place else "")
+    try:
+        work()
+        return False
+    except failpoints.Died:
         return True
     finally:
         failpoints.arm("")

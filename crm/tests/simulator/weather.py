@@ -46,3 +46,33 @@ def lagging_list(module: str) -> dict[str, Any]:
     """The next list of deletions does not know the newest yet: it knows none."""
     path = f"/crm/v8/{module}/deleted"
     return {"do": "status", "path": path, "status": 204, "body": ""}
+
+
+# Of calls that change something: lost before and after they were carried out, refused as a whole.
+WRITES = (("PUT", "/crm/v8/"), ("POST", "/crm/v8/Deals/upsert"), ("DELETE", "/crm/v8/"))
+OF_WRITING: tuple[dict[str, Any], ...] = (
+    {"do": "reset", "when": "after"},
+    {"do": "reset", "when": "after"},
+    {"do": "reset", "when": "body", "at": 10},
+    {"do": "reset", "when": "before"},
+    {"do": "truncate", "consistent": True},
+    {"do": "html_200"},
+    {"do": "status", "status": 500, "body": ""},
+    {"do": "status", "status": 503, "body": HTML},
+    {"do": "status", "status": 429, "body": TOO_MANY},
+    {"do": "content_type", "value": "text/plain"},
+    {"do": "expire_token"},
+)
+
+
+def of_writing(rng: random.Random, number: int) -> list[dict[str, Any]]:
+    """So many rules for a sending: of its writes mostly, of its readings at times."""
+    found = []
+    for _ in range(number):
+        if rng.random() < 0.25:
+            found += rules(rng, 1)
+            continue
+        method, path = rng.choice(WRITES)
+        rule = {**rng.choice(OF_WRITING), "method": method, "path": path}
+        found.append({**rule, "nth": rng.choice([1, 1, 2]), "times": rng.choice([1, 1, 1, 5])})
+    return found
