@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from crm.admin import ReadOnlyAdmin, money_column
-from o2r import health_signals, models, recompute
+from o2r import health_signals, models
 from o2r.permissions import may_configure
 
 # -- what people and rules said -------------------------------------------------------------------
@@ -147,28 +147,22 @@ class DecidingAdmin(admin.ModelAdmin):
         return "; ".join(told) or "Nothing changed."
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        with transaction.atomic():
+        """What is saved as it was is not saved: it would have everything looked at for nothing."""
+        if form.changed_data or not change:
             super().save_model(request, obj, form, change)
-            if form.changed_data or not change:
-                self._look_anew(request)
+            self._say_so(request)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        with transaction.atomic():
-            super().delete_model(request, obj)
-            self._look_anew(request)
+        super().delete_model(request, obj)
+        self._say_so(request)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
         with transaction.atomic():
             super().delete_queryset(request, queryset)
-            self._look_anew(request)
+        self._say_so(request)
 
-    def _look_anew(self, request: HttpRequest) -> None:
-        """In the same transaction: no batch of the old rules comes after."""
-        from crm.tasks import nudge
-        from o2r.tasks import recompute as task
-
-        recompute.start_over()
-        transaction.on_commit(lambda: nudge(task))
+    def _say_so(self, request: HttpRequest) -> None:
+        """That it happens is decided in `o2r/receivers.py`, whoever saves."""
         self.message_user(request, "Every opportunity is being looked at anew.", messages.INFO)
 
 

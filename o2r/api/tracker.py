@@ -24,12 +24,12 @@ from crm.api.base import ID, refuse_unfit, refuse_unknown
 from crm.api.paging import Order
 from crm.api.serializers import SyncRequestSerializer, SyncStartedSerializer
 from crm.models import Deal
-from crm.tasks import nudge
 from o2r import exports, timeline, tracker
 from o2r.api import tracker_serializers as shapes
 from o2r.api import views
 from o2r.filters import OpportunityFilter, Selection, today_of_business
 from o2r.models import Opportunity
+from o2r.receivers import wake_worker
 from o2r.services import blocking, milestones, work
 from o2r.services.entry import opportunity_of
 
@@ -259,11 +259,9 @@ class SyncView(crm_views.SyncView):
         },
     )
     def post(self, request: Request) -> Response:
-        from o2r.tasks import recompute
-
         answer = super().post(request)
         # Also what waits by now: a run that finds nothing new announces nothing.
-        transaction.on_commit(lambda: nudge(recompute))
+        transaction.on_commit(wake_worker)
         return answer
 
 
