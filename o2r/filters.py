@@ -36,10 +36,13 @@ from crm.words import (
     users_named,
 )
 from o2r import querysets
+from o2r.models import SignalChange
 from o2r.permissions import owner_pks_of
-from o2r.written import day_words, moment_words
+from o2r.written import business, day_words, moment_words
 
 OUTCOMES = ("all", "active", "realized", "lost")
+PHASES = ("phase1", "phase2", "phase3", "phase4")
+SIGNALS = ("green", "yellow", "red", "blocked")
 PERIODS = ("12m", "all")
 MISSING = {
     "amount": Q(amount_minor__isnull=True, amount_sgd_minor__isnull=True),
@@ -50,7 +53,9 @@ MISSING = {
 # What a change of a kind means among the kept events, and the stage types it ends in.
 CHANGE_FIELDS = {"stage": "crm_stage", "amount": "amount_minor", "closing_date": "closing_date"}
 STAGE_ENDS = {"stage": stages.OPEN, "won": stages.WON, "lost": stages.LOST}
-CHANGE_KINDS = ("new", "stage", "amount", "closing_date", "won", "lost")
+# Lists behind figures whose population is not the active ones.
+OF_ANY_OUTCOME = frozenset(["stage", "changed", "missing", "overdue", "counted"])
+CHANGE_KINDS = ("new", "stage", "amount", "closing_date", "won", "lost", "signal")
 
 
 class OpportunityFilter(django_filters.FilterSet):
@@ -65,6 +70,10 @@ class OpportunityFilter(django_filters.FilterSet):
     mine = WordsFilter(choices=("0", "1"), method="by_mine")
     search = django_filters.CharFilter(method="by_search", max_length=200)
     outcome = WordsFilter(choices=OUTCOMES, method="by_outcome")
+    phase = WordsFilter(choices=PHASES, method="by_phase")
+    health_signal = WordsFilter(choices=SIGNALS, method="by_signal")
+    overdue = WordsFilter(choices=("0", "1"), method="by_overdue")
+    counted = WordsFilter(choices=("cycle",), method="by_counted")
     period = WordsFilter(choices=PERIODS, method="by_period")
     closing_from = django_filters.DateFilter(
         field_name="closing_date", lookup_expr="gte", input_formats=["%Y-%m-%d"]
@@ -123,7 +132,28 @@ class OpportunityFilter(django_filters.FilterSet):
         return rows.filter(containing(("name", "account__name"), text))
 
     def by_outcome(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
-        return querysets.with_outcome(rows, words, today_of_business())
+        # What asks for phase or signal finds those that have one; so may the index.
+        is_recomputed = any(self.data.get(name) for name in ("phase", "health_signal", "overdue"))
+        return querysets.with_outcome(rows, words, is_recomputed=is_recomputed)
+
+    def by_phase(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        return rows.filter(opportunity__current_phase__in=[PHASES.index(w) + 1 for w in words])
+
+    def by_signal(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        """Those that have ended have none."""
+        return rows.filter(opportunity__health_signal__in=words, opportunity__outcome="active")
+
+    def by_overdue(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        """Payments that are overdue, of any outcome but lost."""
+        if "1" not in words:
+            return rows
+        return rows.filter(opportunity__is_overdue=True)
+
+    def by_counted(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
+        """The population of a figure that no other filter names."""
+        return rows.filter(opportunity__cycle_days__isnull=False).exclude(
+            opportunity__outcome="lost"
+        )
 
     def by_period(self, rows: QuerySet, name: str, words: list[str]) -> QuerySet:
         """Closed deals by their closing date; open ones are in every period."""
@@ -186,6 +216,9 @@ def changed_deals(kinds: Iterable[str], since: datetime) -> Q:
         if kind == "new":
             parts.append(Deal.objects.filter(crm_created_at__gte=since).values_list("pk"))
             continue
+        if kind == "signal":
+            parts.append(signal_changes(since).values_list("opportunity__deal_id"))
+            continue
         events = ChangeEvent.objects.filter(
             module="Deals",
             kind=ChangeEvent.CHANGED,
@@ -199,6 +232,13 @@ def changed_deals(kinds: Iterable[str], since: datetime) -> Q:
     if parts:
         ids = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
     return Q(pk__in=ids)
+
+
+def signal_changes(since: datetime) -> QuerySet:
+    """From one signal to another, by the business day on which it turned; neither the first look
+    nor the end is a change of signal."""
+    turned = SignalChange.objects.filter(happened_on__gte=business(since).date())
+    return turned.exclude(from_signal="").exclude(to_signal="").order_by()
 
 
 def address_of(given: Mapping[str, list[str]]) -> str:
@@ -217,7 +257,10 @@ def is_words_filter(name: str) -> bool:
 class Selection:
     """What an address selects, for pages. Lists hold the checked words of each filter."""
 
-    LISTS = ("stage", "territory", "service_line", "owner", "account", "missing", "changed")
+    LISTS = (
+        *("stage", "territory", "service_line", "owner", "account", "missing", "changed"),
+        *("phase", "health_signal", "overdue", "counted"),
+    )
     PAGE_PARAMETERS = frozenset(
         ["list", "since", "page", "cursor", "after", "before", "ordering", "sort", "density", "q"]
     )
@@ -334,7 +377,7 @@ class Selection:
     def deals(self, *, default_outcome: str = "active") -> QuerySet:
         """Live deals of this selection; lists show active ones unless outcome or stage is said."""
         given = dict(self.given)
-        if "outcome" not in given and not ({"stage", "changed", "missing"} & given.keys()):
+        if "outcome" not in given and not (OF_ANY_OUTCOME & given.keys()):
             given["outcome"] = [default_outcome]
         data = QueryDict(address_of(given))
         rows = querysets.live_deals()
@@ -364,6 +407,8 @@ _CHIP_NAMES = {
     "company": "Company",
     "search": "Search",
     "outcome": "Outcome",
+    "phase": "Phase",
+    "health_signal": "Signal",
     "closing_from": "Closing from",
     "closing_to": "Closing to",
     "amount_min": "SGD at least",
@@ -378,7 +423,10 @@ _CHIPS = {
         "closing_date": "Without a closing date",
         "account": "Without an account",
     },
+    "overdue": {"1": "Payment overdue"},
+    "counted": {"cycle": "With a cycle time"},
     "changed": {
+        "signal": "Signal turned",
         "new": "New",
         "stage": "Stage moved",
         "amount": "Amount changed",
@@ -397,8 +445,10 @@ def _chip_label(name: str, word: str, owners: Mapping[str, str]) -> str:
         shown = stages.LABELS.get(word, word)
     elif name == "owner":
         shown = owners.get(word.lower(), shown)
-    elif name == "outcome":
+    elif name in ("outcome", "health_signal"):
         shown = word.capitalize()
+    elif name == "phase":
+        shown = ("I", "II", "III", "IV")[PHASES.index(word)]
     elif name in ("closing_from", "closing_to"):
         shown = day_words(date.fromisoformat(word))
     elif name in ("changed_since", "updated_since"):

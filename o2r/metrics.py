@@ -21,7 +21,15 @@ from crm.currency import divide_half_up
 from crm.models import ChangeEvent, CrmUser, Deal
 from crm.words import users_named
 from o2r import trends
-from o2r.filters import CHANGE_FIELDS, CHANGE_KINDS, NONE, Selection, changed_deals, period_bounds
+from o2r.filters import (
+    CHANGE_FIELDS,
+    CHANGE_KINDS,
+    NONE,
+    Selection,
+    changed_deals,
+    period_bounds,
+    signal_changes,
+)
 from o2r.models import PipelineCell, RecomputeState
 from o2r.permissions import owner_pks_of
 from o2r.trends import Closed, Past, Trend
@@ -85,7 +93,7 @@ class PipelineFigures:
 class Change:
     """How many deals changed in one way since a moment, and what they are worth now."""
 
-    kind: str  # new | stage | amount | closing_date | won | lost
+    kind: str  # new | stage | amount | closing_date | won | lost | signal
     count: int
     value_sgd_cents: int
 
@@ -400,11 +408,13 @@ def changes_since(selection: Selection, since: datetime) -> list[Change]:
     marks = {
         f"has_{kind}": Exists(events.filter(field=name)) for kind, name in CHANGE_FIELDS.items()
     }
+    turned = signal_changes(since).filter(opportunity__deal=OuterRef("pk"))
+    marks["has_signal"] = Exists(turned)
     found: dict[str, list[int]] = {kind: [0, 0] for kind in CHANGE_KINDS}
     for created_at, value, stage_type, *has in deals.annotate(**marks).values_list(
         "crm_created_at", "amount_sgd_minor", "stage_type", *marks
     ):
-        kinds = [kind for kind, is_so in zip(CHANGE_FIELDS, has, strict=True) if is_so]
+        kinds = [kind for kind, is_so in zip((*CHANGE_FIELDS, "signal"), has, strict=True) if is_so]
         if "stage" in kinds and stage_type != stages.OPEN:
             kinds[kinds.index("stage")] = stage_type
         if created_at is not None and created_at >= since:

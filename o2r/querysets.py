@@ -10,7 +10,7 @@ from django.db.models import Exists, F, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from crm.models import ChangeEvent, CrmConnection, Deal
-from crm.stages import LOST, OPEN
+from crm.stages import OPEN
 
 if TYPE_CHECKING:
     from o2r.filters import Selection
@@ -29,35 +29,45 @@ def shown(rows: QuerySet) -> QuerySet:
     return rows.annotate(crm_domain=Subquery(domain), first_event_at=Subquery(first))
 
 
-def recognised(today: date) -> Q:
-    """Revenue recognised: a date in the future is a plan, not yet a fact."""
-    return Q(revenue_date__lte=today)
+def with_outcome(
+    rows: QuerySet, outcomes: Iterable[str], *, is_recomputed: bool = False
+) -> QuerySet:
+    """active, realized or lost, as recomputed (`phases.outcome_of`); *all* leaves none out.
 
-
-def unpaid_invoice(today: date) -> Q:
-    return Q(invoice_date__lte=today) & ~Q(payment_date__lte=today, payment_date__isnull=False)
-
-
-def with_outcome(rows: QuerySet, outcomes: Iterable[str], today: date) -> QuerySet:
-    """active, realized or lost by today's facts; *all* leaves none out.
-
-    Lost: a lost stage without recognised revenue. Realized: revenue recognised and no dated
-    invoice unpaid. Active: the rest.
+    A deal that was stored a moment ago is active until it is recomputed; `is_recomputed` leaves
+    such out.
     """
     wanted = set(outcomes)
     if "all" in wanted or not wanted:
         return rows
-    is_recognised = Q(revenue_date__isnull=False) & recognised(today)
-    is_lost = Q(stage_type=LOST) & ~is_recognised
-    is_realized = is_recognised & ~(Q(invoice_date__isnull=False) & unpaid_invoice(today))
-    found = Q(pk__in=[])
-    if "lost" in wanted:
-        found |= is_lost
-    if "realized" in wanted:
-        found |= is_realized
-    if "active" in wanted:
-        found |= ~is_lost & ~is_realized
+    found = Q(opportunity__outcome__in=sorted(wanted))
+    if "active" in wanted and not is_recomputed:
+        found |= Q(opportunity__isnull=True)
     return rows.filter(found)
+
+
+def at_risk(selection: Selection, limit: int) -> QuerySet:
+    """Active, red or blocked; the largest value first, those without one last; with `opportunity`.
+
+    One query. Along the index by signal and value, however many are at risk: both signals together
+    would have all of them sorted.
+    """
+    rows = selection.without("outcome").deals(default_outcome="all").select_related(None)
+    parts = []
+    for signal in ("blocked", "red"):
+        risky = rows.filter(opportunity__outcome="active", opportunity__health_signal=signal)
+        valued = risky.filter(opportunity__counted_sgd_minor__isnull=False)
+        largest = valued.order_by("-opportunity__counted_sgd_minor", "-opportunity__pk")
+        is_full = Exists(largest.values("pk")[limit - 1 : limit])
+        unvalued = risky.filter(~is_full, opportunity__counted_sgd_minor__isnull=True)
+        parts += [largest.values("pk")[:limit], unvalued.values("pk")[:limit]]
+    # Sliced ones cannot be united.
+    keys = [Deal.objects.filter(pk__in=part).values("pk") for part in parts]
+    chosen = live_deals().filter(pk__in=keys[0].union(*keys[1:], all=True))
+    largest_first = F("amount_sgd_minor").desc(nulls_last=True)
+    return shown(chosen.select_related("account", "owner", "opportunity")).order_by(
+        largest_first, "-id"
+    )[:limit]
 
 
 def open_deals(selection: Selection) -> QuerySet:

@@ -105,9 +105,13 @@ class Opportunity(models.Model):
             models.Index(
                 fields=["worse_on"], condition=Q(worse_on__isnull=False), name="o2r_worse_on"
             ),
-            # lists by outcome and signal
-            models.Index(fields=["outcome", "health_signal"], name="o2r_outcome_signal"),
+            # lists by outcome and signal, the largest of those at risk
+            models.Index(
+                fields=["outcome", "health_signal", "counted_sgd_minor"], name="o2r_outcome_signal"
+            ),
             models.Index(fields=["outcome", "current_phase"], name="o2r_outcome_phase"),
+            # the list behind that figure
+            models.Index(fields=["deal"], condition=Q(is_overdue=True), name="o2r_overdue"),
         ]
 
     def __str__(self) -> str:

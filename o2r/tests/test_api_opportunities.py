@@ -134,6 +134,7 @@ def test_list_shows_active_ones_unless_asked(rep_client) -> None:
     still_open, won = DealFactory(), DealFactory(crm_stage="Closed Won")
     lost = DealFactory(crm_stage="Closed Lost")
     realized = DealFactory(crm_stage="Closed Won", revenue_date=date(2026, 1, 1))
+    catch_up()
     for query, expected in {
         "": [won, still_open],
         "?outcome=lost": [lost],

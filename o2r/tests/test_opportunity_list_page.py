@@ -53,6 +53,7 @@ def test_a_row_shows_the_amount_in_sgd_and_in_its_own_currency(rep_client: Clien
 def test_ended_ones_are_shown_when_asked_for(rep_client: Client) -> None:
     rows.deal("Open")
     rows.deal("Lost", stage="closed_lost")
+    rows.count()
     assert names(page_of(rep_client)) == ["Open"]
     assert names(page_of(rep_client, "/opportunities?outcome=lost")) == ["Lost"]
     assert names(page_of(rep_client, "/opportunities?stage=closed_lost")) == ["Lost"]

@@ -45,6 +45,7 @@ CHANGES = {
     "closing_date": ("Closing date moved", "calendar"),
     "won": ("Won", "trophy"),
     "lost": ("Lost", "circle-x"),
+    "signal": ("Signal turned", "flag"),
 }
 
 
