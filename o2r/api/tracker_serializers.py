@@ -14,7 +14,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from crm.api.fields import SgdField, StrictSerializer
+from crm.api.fields import StrictSerializer
 from crm.mapping.convert import decimals_of
 from crm.models import Deal
 from o2r import health_signals, timeline, told
@@ -267,20 +267,6 @@ class TimelineSerializer(serializers.Serializer):
 
     next = serializers.URLField(allow_null=True)
     results = EntrySerializer(many=True)
-
-
-# -- figures --------------------------------------------------------------------------------------
-
-
-class MoneyCountSerializer(serializers.Serializer):
-    count = serializers.IntegerField()
-    value_sgd = SgdField()
-
-
-class BucketSerializer(MoneyCountSerializer):
-    """`key` is null where none is given; `filter` is the value that the list takes."""
-
-    key = serializers.CharField(allow_null=True)
 
 
 def _iso(day: date | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from o2r.api.dashboard import DashboardViewSet
 from o2r.api.tracker import ExportViewSet, SyncView, TrackerViewSet
 from o2r.api.work import ActionItemViewSet, ActivityViewSet, ReviewViewSet
 
@@ -20,6 +21,9 @@ def tracker(**acts: str) -> object:
 
 
 urlpatterns = [
+    path(
+        "api/o2r/dashboard", DashboardViewSet.as_view({"get": "figures"}), name="api-o2r-dashboard"
+    ),
     path("api/o2r/opportunities", tracker(get="list"), name="api-o2r-opportunities"),
     path(ONE, tracker(get="retrieve"), name="api-o2r-opportunity"),
     path(f"{ONE}/milestone", tracker(put="milestone"), name="api-o2r-milestone"),
