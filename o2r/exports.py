@@ -28,7 +28,8 @@ from o2r.health_signals import evidence, reasons_on
 from o2r.models import Opportunity
 from o2r.permissions import may_export
 from o2r.services.entry import require
-from o2r.spreadsheet import Cell, csv_stream, xlsx_stream
+from o2r.spreadsheet import Cell, Sheet, csv_stream, xlsx_stream
+from o2r.tracker_metrics import PHASE_LABELS, TrackerFigures, tracker_figures
 
 log = structlog.get_logger(__name__)
 CSV, XLSX = "csv", "xlsx"
@@ -133,11 +134,16 @@ def export(selection: Selection, kind: str, *, user: Any, today: date) -> Stream
     slot = _take_slot(user)
     log.info("exported", user=user.pk, kind=kind, selection=selection.query())
     table = cells_of(rows, today)
-    written = (
-        csv_stream(list(COLUMNS), table)
-        if kind == CSV
-        else xlsx_stream("Opportunities", list(COLUMNS), table)
-    )
+    if kind == CSV:
+        written = csv_stream(list(COLUMNS), table)
+    else:
+        figures = tracker_figures(selection, today=today)
+        written = xlsx_stream(
+            [
+                Sheet("Opportunities", list(COLUMNS), table),
+                Sheet("Figures", FIGURE_HEADS, figure_rows(figures)),
+            ]
+        )
     response = StreamingHttpResponse(_freeing(slot, written), content_type=CONTENT[kind])
     name = f"opportunities-{today.isoformat()}.{kind}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -156,6 +162,43 @@ def cells_of(rows: QuerySet, today: date) -> Iterator[list[Cell]]:
         tracked = getattr(deal, "opportunity", None) or Opportunity(deal=deal)
         line = Line(deal, tracked, today)
         yield [column(line) for column in columns]
+
+
+FIGURE_HEADS = ("Figure", "Of", "Count", "SGD", "Share or days")
+
+
+def figure_rows(figures: TrackerFigures) -> Iterator[list[Cell]]:
+    """The figures of the same selection, as page and API tell them (`docs/METRICS.md`)."""
+
+    def row(figure: str, of: str = "", count: int | None = None, sgd: int | None = None,
+            number: Decimal | None = None) -> list[Cell]:  # fmt: skip
+        return [figure, of, count, _money(sgd, "SGD"), number]
+
+    f = figures
+    yield row("As of", f.as_of.isoformat() if f.as_of else "")
+    yield row("Opportunities", "", f.total_opportunities, f.total_value_sgd_cents)
+    yield row("Weighted", "", None, f.weighted_sgd_cents)
+    for figure, buckets in (
+        ("By phase", f.by_phase),
+        ("By signal", f.by_signal),
+        ("By territory", f.by_territory),
+        ("By service line", f.by_service_line),
+        ("By owner", f.by_owner),
+    ):
+        for each in buckets:
+            yield row(figure, each.label, each.count, each.value_sgd_cents)
+    yield row("At risk", "", f.at_risk.count, f.at_risk.value_sgd_cents)
+    overdue = f.overdue_payments
+    yield row("Overdue payments", "", overdue.count, overdue.value_sgd_cents)
+    yield row("Cycle time, average", "", f.cycle.count, None, f.cycle.average)
+    yield row("Cycle time, median", "", f.cycle.count, None, f.cycle.median)
+    for phase, days in f.time_in_phase.items():
+        yield row("Days in phase, average", PHASE_LABELS[phase], days.count, None, days.average)
+        yield row("Days in phase, median", PHASE_LABELS[phase], days.count, None, days.median)
+    for phase, found in f.conversion.items():
+        yield row("Conversion", PHASE_LABELS[phase], found.reached, None, found.share)
+    yield row("Left out: no amount", "", f.left_out.no_amount)
+    yield row("Left out: no rate", "", f.left_out.no_rate)
 
 
 def _take_slot(user: Any) -> str:

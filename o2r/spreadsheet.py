@@ -12,6 +12,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
@@ -72,10 +73,10 @@ _TYPES = """<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <Default Extension="xml" ContentType="application/xml"/>\
 <Override PartName="/xl/workbook.xml" ContentType=\
 "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/>\
-<Override PartName="/xl/worksheets/sheet1.xml" ContentType=\
-"application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/>\
-<Override PartName="/xl/styles.xml" ContentType=\
+%s<Override PartName="/xl/styles.xml" ContentType=\
 "application/vnd.openxmlformats-officedocument.spreadsheetml.styles+xml"/></Types>"""
+_TYPE = """<Override PartName="/xl/worksheets/sheet%d.xml" ContentType=\
+"application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/>"""
 _DOCUMENT = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
 _MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -84,11 +85,12 @@ _ROOT = f"""<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 Target="xl/workbook.xml"/></Relationships>"""
 _BOOK = f"""<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <workbook xmlns="{_MAIN}" xmlns:r="{_DOCUMENT}"><sheets>\
-<sheet name="%s" sheetId="1" r:id="rId1"/></sheets></workbook>"""
+%s</sheets></workbook>"""
+_IN_BOOK = '<sheet name="%s" sheetId="%d" r:id="rId%d"/>'
 _BOOK_PARTS = f"""<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
-<Relationships xmlns="{_RELATIONS}">\
-<Relationship Id="rId1" Type="{_DOCUMENT}/worksheet" Target="worksheets/sheet1.xml"/>\
-<Relationship Id="rId2" Type="{_DOCUMENT}/styles" Target="styles.xml"/></Relationships>"""
+<Relationships xmlns="{_RELATIONS}">%s\
+<Relationship Id="rId0" Type="{_DOCUMENT}/styles" Target="styles.xml"/></Relationships>"""
+_PART = f'<Relationship Id="rId%d" Type="{_DOCUMENT}/worksheet" Target="worksheets/sheet%d.xml"/>'
 # 0 plain, 1 heading, 2 day, 3 amount
 _STYLES = f"""<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <styleSheet xmlns="{_MAIN}"><numFmts count="1">\
@@ -127,28 +129,47 @@ class _Pipe(io.RawIOBase):
         return found
 
 
-def xlsx_stream(
-    title: str, heads: Sequence[str], rows: Iterable[Sequence[Cell]]
-) -> Iterator[bytes]:
-    """One sheet: headings that stay in sight, days and amounts as such, all text as text."""
+@dataclass(frozen=True)
+class Sheet:
+    """One table of a workbook; its rows are asked for when it is written."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Iterable[Sequence[Cell]]
+
+
+def xlsx_stream(sheets: Sequence[Sheet]) -> Iterator[bytes]:
+    """Headings that stay in sight, days and amounts as such, all text as text."""
     pipe = _Pipe()
+    numbers = range(1, len(sheets) + 1)
+    named = [
+        _IN_BOOK % (escape(sheet.title, {'"': "&quot;"}), number, number)
+        for number, sheet in enumerate(sheets, 1)
+    ]
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("[Content_Types].xml", _TYPES)
+        archive.writestr("[Content_Types].xml", _TYPES % "".join(_TYPE % n for n in numbers))
         archive.writestr("_rels/.rels", _ROOT)
-        archive.writestr("xl/workbook.xml", _BOOK % escape(title, {'"': "&quot;"}))
-        archive.writestr("xl/_rels/workbook.xml.rels", _BOOK_PARTS)
+        archive.writestr("xl/workbook.xml", _BOOK % "".join(named))
+        parts = "".join(_PART % (number, number) for number in numbers)
+        archive.writestr("xl/_rels/workbook.xml.rels", _BOOK_PARTS % parts)
         archive.writestr("xl/styles.xml", _STYLES)
-        with archive.open("xl/worksheets/sheet1.xml", "w") as sheet:
-            sheet.write((_SHEET + _row([_text(head, HEADING) for head in heads])).encode())
-            waiting: list[str] = []
-            for row in rows:
-                waiting.append(_row([_cell(cell) for cell in row]))
-                if len(waiting) == ROWS_AT_ONCE:
-                    sheet.write("".join(waiting).encode())
-                    waiting.clear()
+        for number, sheet in enumerate(sheets, 1):
+            with archive.open(f"xl/worksheets/sheet{number}.xml", "w") as out:
+                for text in _sheet_texts(sheet):
+                    out.write(text.encode())
                     yield pipe.drained()
-            sheet.write(("".join(waiting) + _SHEET_END).encode())
     yield pipe.drained()
+
+
+def _sheet_texts(sheet: Sheet) -> Iterator[str]:
+    """A few hundred rows at a time."""
+    waiting = [_SHEET, _row([_text(head, HEADING) for head in sheet.heads])]
+    for row in sheet.rows:
+        waiting.append(_row([_cell(cell) for cell in row]))
+        if len(waiting) >= ROWS_AT_ONCE:
+            yield "".join(waiting)
+            waiting.clear()
+    yield "".join(waiting) + _SHEET_END
 
 
 def _row(cells: Iterable[str]) -> str:

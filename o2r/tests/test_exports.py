@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from crm.tests.rows import AccountFactory, CrmUserFactory, DealFactory
 from o2r import exports, recompute
 from o2r.models import Opportunity
-from o2r.spreadsheet import csv_stream, harmless, xlsx_stream
+from o2r.spreadsheet import Sheet, csv_stream, harmless, xlsx_stream
 
 pytestmark = pytest.mark.django_db
 URL = "/api/o2r/export"
@@ -43,10 +43,10 @@ def leave(response) -> None:
     request_finished.connect(close_old_connections)
 
 
-def sheet(response) -> list[tuple]:
+def sheet(response, name: str = "Opportunities") -> list[tuple]:
     assert response.status_code == 200, response.content
     data = b"".join(response.streaming_content)
-    return list(openpyxl.load_workbook(io.BytesIO(data)).active.values)
+    return list(openpyxl.load_workbook(io.BytesIO(data))[name].values)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_row_91_what_begins_like_a_formula_is_text(text: str) -> None:
     ours = b"".join(csv_stream(["x"], [[text]])).decode("utf-8-sig")
     ((_,), (cell,)) = csv.reader(io.StringIO(ours, newline=""))
     assert cell == f"'{text}"
-    data = b"".join(xlsx_stream("x", ["x"], [[text]]))
+    data = b"".join(xlsx_stream([Sheet("x", ["x"], [[text]])]))
     found = openpyxl.load_workbook(io.BytesIO(data)).active["A2"]
     assert (found.data_type, found.value.strip()) == ("s", text.strip())
 
@@ -92,7 +92,7 @@ def test_numbers_days_and_odd_text_in_a_sheet() -> None:
         "<&>\x00\ud800",
         "x" * 40_000,
     ]
-    data = b"".join(xlsx_stream("A “b” & c", ["h"] * 7, [row]))
+    data = b"".join(xlsx_stream([Sheet("A “b” & c", ["h"] * 7, [row])]))
     book = openpyxl.load_workbook(io.BytesIO(data))
     (found,) = list(book.active.values)[1:]
     assert book.sheetnames == ["A “b” & c"]
@@ -124,6 +124,21 @@ def test_both_files_hold_the_selection_and_the_same_values(rep_client) -> None:
     said = dict(zip(heads, cells, strict=True))
     assert (said["Name"], said["Amount"], said["Id"]) == ("=cmd()", -1234.5, str(mine.pk))
     assert said["Proposal submitted"].date() == date(2026, 3, 1)
+
+
+def test_an_xlsx_holds_the_figures_of_the_selection_as_the_api_tells_them(rep_client) -> None:
+    for at in range(3):
+        DealFactory(territory="APAC", amount_minor=100 * (at + 1), proposal_date=date(2026, 3, 1))
+    DealFactory(territory="EMEA")
+    recompute.catch_up()
+    told = rep_client.get("/api/o2r/dashboard?territory=APAC").json()
+    rows = sheet(rep_client.get(f"{URL}?territory=APAC&as=xlsx"), "Figures")
+    said = {tuple(row[:2]): row[2:] for row in rows[1:]}
+    assert said["Opportunities", None][0] == told["total_opportunities"] == 3
+    assert said["Opportunities", None][1] == float(told["total_value_sgd"]) == 6.0
+    assert said["By phase", "II · Proposal to commitment"][0] == 3
+    assert said["By territory", "APAC"][:2] == (3, 6.0)
+    assert said["Conversion", "I · Opportunity to proposal"][2] == 1
 
 
 def test_an_xlsx_of_too_many_says_so_and_what_to_do(rep_client, monkeypatch) -> None:
