@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.utils import timezone
 
+from crm.errors import NotInConflict
 from crm.models import ChangeEvent, Deal, OutboxEntry, outbox
 from crm.sync.modules import DEALS
 from crm.tests.writing import (
@@ -433,6 +434,20 @@ def test_a_deletion_whose_answer_was_lost_is_found_done(mirror, manager):
     send_now(later=120)
     assert only_entry(deal).status == outbox.DONE
     mirror.sync("delta")
+    mirror.assert_mirrored()
+
+
+def test_a_sent_deletion_is_taken_back_in_the_crm_and_the_record_is_here_again(mirror, manager):
+    deal = a_deal(mirror)
+    delete(deal, author=manager, now=timezone.now())
+    assert send_now().sent == 1
+    with pytest.raises(NotInConflict, match="Restore it there"):
+        decisions.undo(only_entry(deal).pk, by=manager, now=timezone.now())
+    mirror.control("restore", module="Deals", ids=[deal.zoho_id])
+    mirror.sync("full")
+    deal.refresh_from_db()
+    assert deal.deleted_at is None
+    assert send_now().sent == 0
     mirror.assert_mirrored()
 
 

@@ -41,7 +41,7 @@ from crm.zoho.errors import (
 
 log = structlog.get_logger(__name__)
 
-IDS_A_READING, ROWS_A_CALL = 50, 100
+IDS_A_READING = 50
 MOST_ATTEMPTS = 12
 RETRY, RETRY_CAP = timedelta(seconds=30), timedelta(hours=1)
 OUTAGE_PAUSE = timedelta(seconds=30)
@@ -62,6 +62,7 @@ class Reading:
     records: list[RawRecord] = field(default_factory=list)
     gone: set[Any] = field(default_factory=set)
     unclear: dict[Any, ZohoError] = field(default_factory=dict)
+    as_it_was: set[Any] = field(default_factory=set)  # ids that need no comparing
 
     def add(self, other: Reading) -> None:
         """As if it had been read with this one, when the first of both was."""
@@ -69,6 +70,7 @@ class Reading:
         self.records += other.records
         self.gone |= other.gone
         self.unclear |= other.unclear
+        self.as_it_was |= other.as_it_was
 
 
 @dataclass

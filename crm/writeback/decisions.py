@@ -20,6 +20,11 @@ from crm.writeback.outbox import Kept, delete, edit, send_beside, wake
 from crm.writeback.settle import known_there, last_read, take_back_deal
 
 OURS, THEIRS = "ours", "theirs"
+# A restored record comes back with its old time, so that no delta need tell it.
+RESTORE_THERE = (
+    "The CRM has deleted this record. Restore it there, in Setup → Data Administration → Recycle "
+    "Bin, within 60 days; it is here again after the next nightly check, or a full sync."
+)
 
 
 def resolve(entry_id: int, keep: str, *, by: Any, now: datetime) -> OutboxEntry:
@@ -170,6 +175,8 @@ def undo(entry_id: int, *, by: Any, now: datetime) -> Kept:
     Raises NotInConflict if it was not sent, EditConflict if the value is another by now.
     """
     entry = OutboxEntry.objects.get(pk=entry_id)
+    if entry.kind == outbox.DELETE and entry.sent_at is not None:
+        raise NotInConflict(RESTORE_THERE)
     if entry.kind != outbox.EDIT or entry.sent_at is None:
         raise NotInConflict("Only a change that was sent can be undone.")
     module = BY_NAME[entry.module]

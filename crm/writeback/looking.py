@@ -1,14 +1,13 @@
 """What the CRM has now of the records to be changed: how it is asked, and what a glance can tell.
 
-Ids that lie close together are read by one query of their range, others fifty a call. A record that
-has not changed since it was stored, and holds what each edit was made on, need not go through the
-door to be told so: everything else does.
+Ids that lie close together are looked at by one query of their range, others fifty a call. A record
+that has not changed since it was stored, and holds what each edit was made on, need not go through
+the door to be told so: everything else is read whole and does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from crm.mapping import convert
@@ -16,7 +15,7 @@ from crm.mapping.apply import Mapper, canonical
 from crm.models import outbox
 from crm.sync.modules import Module
 from crm.sync.reading import id_of
-from crm.writeback.answers import IDS_A_READING, Reading, chunks
+from crm.writeback.answers import IDS_A_READING, chunks
 from crm.writeback.claims import Work
 from crm.writeback.conflicts import same
 from crm.zoho.client import RawRecord, ZohoClient
@@ -30,18 +29,21 @@ NO_QUERIES = (QueryRefused, ScopeMissing, NotPermitted, FixFields, FixRequest)
 
 
 def portions(
-    module: Module, works: Sequence[Work], *, takes_queries: bool
+    module: Module, works: Sequence[Work], glance: Glance, *, takes_queries: bool
 ) -> Iterator[tuple[list[Work], bool]]:
     """The records of each call, and whether they are read as a range."""
-    works = sorted(works, key=lambda work: work.zoho_id or 0)
-    for some in chunks(works, IDS_A_RANGE):
-        # Whether queries show converted leads is nowhere said.
-        may_be_range = takes_queries and module.converted is None and len(some) > IDS_A_READING
-        if may_be_range and _is_dense(module, some):
+    # Whether queries show converted leads is nowhere said.
+    takes_queries = takes_queries and module.converted is None
+    plain = [work for work in works if takes_queries and glance.api_names([work])]
+    rest = [work for work in works if not takes_queries or not glance.api_names([work])]
+    plain.sort(key=lambda work: work.zoho_id or 0)
+    for some in chunks(plain, IDS_A_RANGE):
+        if len(some) > IDS_A_READING and _is_dense(module, some):
             yield some, True
         else:
-            for few in chunks(some, IDS_A_READING):
-                yield few, False
+            rest += some
+    for few in chunks(rest, IDS_A_READING):
+        yield few, False
 
 
 def _is_dense(module: Module, works: Sequence[Work]) -> bool:
@@ -51,19 +53,16 @@ def _is_dense(module: Module, works: Sequence[Work]) -> bool:
 
 
 def read_range(
-    client: ZohoClient,
-    module: Module,
-    ids: Sequence[int],
-    names: Sequence[str],
-    read_at: datetime,
-) -> Reading | None:
-    """The records of these ids, sorted, by a query of their range; None where it takes no query."""
+    client: ZohoClient, module: Module, works: Sequence[Work], names: Sequence[str]
+) -> dict[Any, RawRecord] | None:
+    """These fields of these records, sorted by id, by a query of their range; None where the CRM
+    takes no query."""
+    first, last = works[0].zoho_id or 0, works[-1].zoho_id or 0
     try:
-        page = client.id_range(module.name, names, after=ids[0] - 1, upto=ids[-1])
+        page = client.id_range(module.name, names, after=first - 1, upto=last)
     except NO_QUERIES:
         return None
-    wanted = set(ids)
-    return Reading(read_at, [record for record in page.records if id_of(record) in wanted])
+    return {id_of(record): record for record in page.records}
 
 
 class Glance:
@@ -73,24 +72,37 @@ class Glance:
         self._mapper = mapper
         self._readers: dict[str, tuple[str, Callable[[Any], Any]] | None] = {}
 
+    def api_names(self, works: Sequence[Work]) -> list[str]:
+        """The fields that a glance at these records needs; none where a glance cannot do."""
+        names = {"Modified_Time": None}
+        for work in works:
+            if work.kind != outbox.EDIT or work.modified_at is None:
+                return []
+            for entry in work.entries:
+                reader = self._reader(entry.field)
+                if reader is None or entry.theirs is not None:
+                    return []
+                names[reader[0]] = None
+        return list(names)
+
     def shows_base(self, work: Work, record: RawRecord | None) -> bool:
         """False where there is more to find out."""
-        if work.kind != outbox.EDIT or record is None or not isinstance(record.value, dict):
+        value = record.value if record is not None else None
+        if not isinstance(value, dict) or not self.api_names([work]):
             return False
-        value = record.value
-        if (
-            work.modified_at is None
-            or convert.moment(value.get("Modified_Time")) != work.modified_at
-        ):
+        if convert.moment(value.get("Modified_Time")) != work.modified_at:
             return False
         return all(self._is_base(entry, value) for entry in work.entries)
 
+    def _reader(self, field: str) -> tuple[str, Callable[[Any], Any]] | None:
+        if field not in self._readers:
+            self._readers[field] = self._mapper.plain_reader(field)
+        return self._readers[field]
+
     def _is_base(self, entry: Any, value: dict[str, Any]) -> bool:
-        if entry.field not in self._readers:
-            self._readers[entry.field] = self._mapper.plain_reader(entry.field)
-        reader = self._readers[entry.field]
-        if reader is None or entry.theirs is not None or reader[0] not in value:
+        api, read = self._readers[entry.field] or ("", None)
+        if read is None or api not in value:
             return False
-        theirs = value[reader[0]]
-        found = None if theirs is None else reader[1](theirs)
+        theirs = value[api]
+        found = None if theirs is None else read(theirs)
         return found.__class__ is not convert.Noted and same(canonical(found), entry.base_value)

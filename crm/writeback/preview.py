@@ -11,10 +11,10 @@ from typing import Any
 
 from crm.models import OutboxEntry, outbox
 from crm.sync.modules import ORDER, Module
-from crm.writeback.answers import IDS_A_READING, ROWS_A_CALL
+from crm.writeback.answers import IDS_A_READING
 from crm.writeback.claims import Work, due_works
 from crm.writeback.context import WritingContext
-from crm.writeback.rows_out import checked, prepare
+from crm.writeback.rows_out import ROWS_A_CALL, checked, prepare
 from crm.zoho.v8 import plain
 
 ROWS_A_CREDIT, CONVERT_CREDITS = 10, 5

@@ -36,6 +36,7 @@ FLIPS_WHY = (
     f"The CRM changed this field back {FLIPS} times within ten minutes, by a workflow for all that "
     "is known. It is not sent again; ask who keeps the CRM's workflows."
 )
+ROWS_A_CALL = 100
 AUTHOR_CODE = "author_not_allowed"
 # More than any clock is wrong by.
 CLOCKS_DIFFER = timedelta(days=1)
@@ -98,7 +99,9 @@ def prepare(module: Module, kind: str, works: Sequence[Work], context: WritingCo
     """The parts of the call's rows. `not_ready`: the CRM lacks a record that they refer to."""
     prepared = Prepared([])
     model = module.model.objects
-    if kind == outbox.EDIT:
+    # A record that goes by itself is guarded by its time.
+    goes_alone = len(works) % ROWS_A_CALL == 1 or any(work.goes_alone for work in works)
+    if kind == outbox.EDIT and goes_alone:
         pks = [work.record_id for work in works]
         prepared.modified_at = dict(model.filter(pk__in=pks).values_list("pk", "crm_modified_at"))
     if kind in (outbox.DELETE, outbox.CONVERT):
@@ -113,7 +116,9 @@ def prepare(module: Module, kind: str, works: Sequence[Work], context: WritingCo
     if kind == outbox.CREATE:
         values = {work.record_id: _whole_row(module, work.record_id, context) for work in works}
     else:
-        currencies = _currencies(module, [work.record_id for work in works], context)
+        amounts = {s.ours for s in context.specs(module.name) if s.kind == profiles.MONEY}
+        priced = [w.record_id for w in works if any(e.field in amounts for e in w.entries)]
+        currencies = _currencies(module, priced, context) if priced else {}
         values = {
             work.record_id: {e.field: json.loads(e.new or "null") for e in work.entries}
             for work in works

@@ -8,11 +8,12 @@ outcome is not known is read again before anything else; nothing is sent twice u
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connections
@@ -27,7 +28,6 @@ from crm.writeback.answers import (
     IDS_A_READING,
     NOT_OURS_PAUSE,
     OUTAGE_PAUSE,
-    ROWS_A_CALL,
     Reading,
     Report,
     Stop,
@@ -38,7 +38,8 @@ from crm.writeback.claims import Claim, Work
 from crm.writeback.context import WritingContext
 from crm.writeback.creations import Creations, unreadable
 from crm.writeback.looking import Glance, portions, read_range
-from crm.zoho.client import WriteResult, ZohoClient
+from crm.writeback.rows_out import ROWS_A_CALL
+from crm.zoho.client import RawRecord, WriteResult, ZohoClient
 from crm.zoho.errors import (
     RetryLater,
     ZohoError,
@@ -161,23 +162,32 @@ class _Sending(Creations):
         rest = [work for work in works if work.kind != outbox.CREATE]
         self._without_record(module, [work for work in rest if work.zoho_id is None])
         rest = [work for work in rest if work.zoho_id is not None]
-        for some, is_range in portions(module, rest, takes_queries=self.takes_queries):
-            ids = [work.zoho_id or 0 for work in some]
-            self.readings[self.pool.submit(self._look_at, module, ids, is_range)] = some
+        for some, is_range in portions(module, rest, self.glance, takes_queries=self.takes_queries):
+            self.readings[self.pool.submit(self._look_at, module, some, is_range)] = some
         return True
 
-    def _look_at(self, module: Module, ids: Sequence[int], is_range: bool) -> Reading:
-        """In a thread. Raises as `_read`."""
-        reading = None
+    def _look_at(self, module: Module, works: list[Work], is_range: bool) -> Reading:
+        """In a thread. What is as it was needs no more than a glance. Raises as `_read`."""
+        whole, left = Reading(self.clock()), works
         if is_range:
-            names = self.context.api_names(module.name)
-            reading = read_range(self.client, module, ids, names, self.clock())
-            self.takes_queries = reading is not None
-        reading = reading or Reading(self.clock())
-        found = {id_of(record) for record in reading.records}
-        for some in chunks([zoho_id for zoho_id in ids if zoho_id not in found], IDS_A_READING):
-            reading.add(self._read(module, some))
-        return reading
+            names = self.glance.api_names(works)
+            seen = read_range(self.client, module, works, names)
+            self.takes_queries = seen is not None
+            left = self._changed(whole, works, seen or {})
+        for some in chunks(left, IDS_A_READING):
+            whole.add(self._read(module, [work.zoho_id for work in some]))
+        found = {id_of(record): record for record in whole.records}
+        self._changed(whole, left, found)
+        whole.records = [r for key, r in found.items() if key not in whole.as_it_was]
+        return whole
+
+    def _changed(
+        self, reading: Reading, works: list[Work], found: Mapping[Any, RawRecord]
+    ) -> list[Work]:
+        """Those that have to be compared; the others are noted in the reading."""
+        same = {w.zoho_id for w in works if self.glance.shows_base(w, found.get(w.zoho_id))}
+        reading.as_it_was |= same
+        return [work for work in works if work.zoho_id not in same]
 
     def _go_on(self, module: Module) -> None:
         """Wait until some call has ended; what it brought is compared and written, or settled."""
@@ -199,16 +209,11 @@ class _Sending(Creations):
         return ready
 
     def _still_to_send(self, module: Module, works: list[Work], reading: Reading) -> list[Work]:
-        """At a glance what is as it was, the rest through the door together, as if all had been
-        read when the first was."""
-        records = {id_of(record): record for record in reading.records}
-        left, others = [], []
-        for work in works:
-            is_as_it_was = self.glance.shows_base(work, records.get(work.zoho_id))
-            (left if is_as_it_was else others).append(work)
+        """What is as it was, and what the door leaves of the rest: through it together, as if all
+        had been read when the first was."""
+        left = [work for work in works if work.zoho_id in reading.as_it_was]
+        others = [work for work in works if work.zoho_id not in reading.as_it_was]
         if others:
-            wanted = {work.zoho_id for work in others}
-            reading.records = [record for key, record in records.items() if key in wanted]
             left += self._compare(module, others, reading)
         else:
             failpoints.pass_by("send.after_reading")
