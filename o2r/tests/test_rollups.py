@@ -13,8 +13,18 @@ from django.db import connections
 from crm.models import Deal
 from crm.tests.processes import run_in_child
 from o2r import recompute
-from o2r.models import ClosedDay, Opportunity, PipelineCell, RecomputeState
-from o2r.tests.histories import History, live
+from o2r.models import (
+    ClosedDay,
+    DayCount,
+    Opportunity,
+    PipelineCell,
+    RecomputeState,
+    TrackerCell,
+    TrackerMargin,
+)
+from o2r.tests.histories import live
+from o2r.tests.tracked_histories import DatedHistory as History
+from o2r.tests.tracked_histories import assert_tracker_true
 
 Table = dict[tuple, tuple]
 
@@ -68,6 +78,7 @@ def kept_days() -> Table:
 def assert_true() -> None:
     assert kept_cells() == counted_cells()
     assert kept_days() == counted_days()
+    assert_tracker_true()
     assert Opportunity.objects.count() == Deal.objects.count()
     assert Opportunity.objects.filter(is_counted=True).count() == len(live())
 
@@ -159,7 +170,7 @@ def test_killed_anywhere_nothing_is_lost_or_counted_twice(
 
 def recompute_from_nothing() -> None:
     """The store nudged a recompute by itself: begin before it."""
-    for model in (Opportunity, PipelineCell, ClosedDay):
+    for model in (Opportunity, PipelineCell, ClosedDay, TrackerCell, TrackerMargin, DayCount):
         model.objects.all().delete()
 
 
