@@ -1,4 +1,4 @@
-"""Ten times the deals (a million by default) at 200 ms a call: time, memory, and the dashboard.
+"""Ten times the deals (a million by default) at 200 ms a call: time, memory, dashboard and tracker.
 
 Only on demand: `manage.py bench million`.
 """
@@ -40,12 +40,12 @@ def run(bench: Bench) -> list[Figure]:
             False,
             f"{large.peak_mb:.0f} MB, {usual.peak_mb:.0f} MB",
         ),
-        _dashboard(bench, database, many, few),
+        *_pages(bench, database, many, few),
     ]
 
 
-def _dashboard(bench: Bench, database: str, many: int, few: int) -> Figure:
-    """The same page over both mirrors, each with its figures held against a live GROUP BY."""
+def _pages(bench: Bench, database: str, many: int, few: int) -> list[Figure]:
+    """The same pages over both mirrors, each with its figures held against a live GROUP BY."""
     mirrors = []
     for deals, address in ((many, database), (few, bench.fresh_database())):
         with bench.crm(deals) as crm:
@@ -58,9 +58,22 @@ def _dashboard(bench: Bench, database: str, many: int, few: int) -> Figure:
         serving(bench, large, "", wsgi, SETTINGS) as large_url,
         serving(bench, small, "", wsgi, SETTINGS) as small_url,
     ):
-        slow, quick = medians((large_url, large_cookies), (small_url, small_cookies))
+        return [
+            _growth(
+                name,
+                many,
+                few,
+                (large_url + path, large_cookies),
+                (small_url + path, small_cookies),
+            )
+            for name, path in (("dashboard", ""), ("tracker", "o2r"))
+        ]
+
+
+def _growth(name: str, many: int, few: int, large: tuple, small: tuple) -> Figure:
+    slow, quick = medians(large, small)
     return Figure(
-        f"dashboard at {many:,} deals, of that at {few:,}",
+        f"{name} at {many:,} deals, of that at {few:,}",
         slow / quick,
         MAX_DASHBOARD,
         False,

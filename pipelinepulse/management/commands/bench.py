@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from pipelinepulse.benchmarks.kit import Bench, Figure, new_folder
 
-BENCHMARKS = ("full_sync", "dashboard", "webhook", "pages", "delta", "write_back")
+BENCHMARKS = ("full_sync", "dashboard", "o2r", "webhook", "pages", "delta", "write_back")
 # Half an hour and several GB of disk: only when asked for by name.
 LONG = ("million", "delta_million")
 
