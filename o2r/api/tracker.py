@@ -30,7 +30,7 @@ from o2r.api import views
 from o2r.filters import OpportunityFilter, Selection, today_of_business
 from o2r.models import Opportunity
 from o2r.receivers import wake_worker
-from o2r.services import blocking, milestones, work
+from o2r.services import blocking, milestones, stages, work
 from o2r.services.entry import opportunity_of
 
 NEWEST = 100
@@ -89,6 +89,19 @@ class TrackerViewSet(views.OpportunityViewSet):
             said["amount_minor"] = shapes.minor_of(said.pop("amount"), currency)
         key = said.pop("milestone")
         milestones.record(opportunity, key=key, **self.when(), **said)
+        return self.answer(opportunity)
+
+    @extend_schema(
+        operation_id="o2r_move",
+        parameters=[ID],
+        request=shapes.MoveRequest,
+        responses={200: shapes.TrackedSerializer, 409: STALE},
+    )
+    def move(self, request: Request, id: str) -> Response:
+        """Move an open deal to another stage, or set its probability; both go to the CRM."""
+        said = self.said(shapes.MoveRequest)
+        opportunity = self.opportunity()
+        stages.move(opportunity, **self.when(), **said)
         return self.answer(opportunity)
 
     @extend_schema(

@@ -14,6 +14,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from crm import stages
 from crm.api.fields import StrictSerializer
 from crm.mapping.convert import decimals_of
 from crm.models import Deal
@@ -219,6 +220,16 @@ class OwnMilestoneRequest(StrictSerializer):
 class PhaseRequest(StrictSerializer):
     completed_on = serializers.DateField(required=False)
     confirm_early = serializers.BooleanField(required=False)
+    version = serializers.IntegerField(required=False, min_value=0, help_text=VERSION_HELP)
+
+
+class MoveRequest(StrictSerializer):
+    """What is not given stays. The probability follows the stage unless it was set by hand."""
+
+    stage = serializers.ChoiceField(choices=stages.STAGES, required=False)
+    probability = serializers.IntegerField(
+        required=False, allow_null=True, min_value=0, max_value=100
+    )
     version = serializers.IntegerField(required=False, min_value=0, help_text=VERSION_HELP)
 
 

@@ -25,7 +25,7 @@ urlpatterns = [
         "api/o2r/dashboard", DashboardViewSet.as_view({"get": "figures"}), name="api-o2r-dashboard"
     ),
     path("api/o2r/opportunities", tracker(get="list"), name="api-o2r-opportunities"),
-    path(ONE, tracker(get="retrieve"), name="api-o2r-opportunity"),
+    path(ONE, tracker(get="retrieve", patch="move"), name="api-o2r-opportunity"),
     path(f"{ONE}/milestone", tracker(put="milestone"), name="api-o2r-milestone"),
     path(f"{ONE}/milestones", tracker(post="own_milestone"), name="api-o2r-own-milestone"),
     path(f"{ONE}/update-phase", tracker(post="update_phase"), name="api-o2r-update-phase"),

@@ -197,3 +197,52 @@ def test_old_days_are_days(mirror, deal, manager_client) -> None:
     answer = record(manager_client, deal, milestone="proposal", completed_on="2020-02-29")
     assert answer.status_code == 200
     assert Deal.objects.get(pk=deal.pk).proposal_date == date(2020, 2, 29)
+
+
+def move(client: Any, deal: Deal, **said: Any) -> Any:
+    return client.patch(url(deal), said, content_type="application/json")
+
+
+def test_a_stage_and_its_probability_reach_the_crm(mirror, manager_client) -> None:
+    switch("off")
+    deal = a_deal(mirror, stage="qualification", crm_probability=10)
+    moved = move(manager_client, deal, stage="negotiation")
+    assert moved.status_code == 200, moved.content
+    body = moved.json()
+    assert (body["stage"], body["crm_stage"]) == ("negotiation", "Negotiation/Review")
+    assert (body["probability"], body["pending"]) == (90, ["crm_probability", "crm_stage"])
+    send_now()
+    assert there(mirror, deal, "Stage") == "Negotiation/Review"
+    assert there(mirror, deal, "Probability") == 90
+    before = histories(deal)
+    mirror.sync("delta")
+    assert histories(deal) == before and not manager_client.get(url(deal)).json()["pending"]
+
+
+def test_a_probability_set_by_hand_stays_when_the_stage_moves(mirror, manager_client) -> None:
+    switch("off")
+    deal = a_deal(mirror, stage="qualification", crm_probability=10)
+    assert move(manager_client, deal, probability=33).json()["probability"] == 33
+    body = move(manager_client, deal, stage="proposal").json()
+    assert (body["stage"], body["probability"]) == ("proposal", 33)
+    send_now()
+    assert there(mirror, deal, "Probability") == 33
+
+
+def test_nothing_jumps_to_closed_or_out_of_it(mirror, rep_client, manager_client) -> None:
+    switch("off")
+    deal = a_deal(mirror, stage="qualification")
+    seen = manager_client.get(url(deal)).json()
+    for said, status in (
+        ({"stage": "closed_won"}, 409),
+        ({"stage": "won"}, 422),
+        ({"probability": 101}, 422),
+        ({"stage": "proposal", "version": seen["version"] - 1}, 409),
+        ({"amount": "5"}, 422),
+    ):
+        assert move(manager_client, deal, **said).status_code == status, said
+    assert move(rep_client, deal, stage="proposal").status_code == 403
+    assert move(manager_client, deal, stage="qualification").status_code == 200
+    won = Deal.objects.live().filter(stage_type="won").first()
+    assert "Reopen" in move(manager_client, won, stage="proposal").json()["message"]
+    assert not entries(deal) and not entries(won)
