@@ -21,7 +21,7 @@ from django.db.models.functions import Coalesce
 
 from crm.models import Account, ChangeEvent, Contact, CrmUser, OutboxEntry, outbox
 from o2r import health_signals, milestones, told
-from o2r.models import Opportunity
+from o2r.models import MilestoneChange, Opportunity
 from o2r.written import business, day_words, zone
 
 PAGE = 30
@@ -84,6 +84,8 @@ def timeline_of(
 ) -> Page:
     """The newest entries, or those older than the cursor. Raises NoCursor."""
     limit = max(1, min(limit, MOST))
+    if opportunity.pk is None:  # mirrored a moment ago
+        kinds = [kind for kind in kinds if kind in (CRM, WRITE_BACK)]
     story = _Story(opportunity, _position(cursor) if cursor else None, limit + 1)
     found: list[Entry] = []
     for kind, sources in _SOURCES.items():
@@ -177,7 +179,8 @@ def _at(
 def _changes(story: _Story) -> Iterator[Entry]:
     """The kept events of the deal. A day recorded here is told as the milestone it is."""
     rows = ChangeEvent.objects.filter(module="Deals", record_id=story.deal.pk)
-    recorded = story.opportunity.milestone_changes.filter(at=OuterRef("changed_at"))
+    own = MilestoneChange.objects.filter(opportunity=story.opportunity.pk)
+    recorded = own.filter(at=OuterRef("changed_at"))
     columns = list(milestones.MAPPED.values())
     rows = rows.exclude(Q(source="local", field__in=columns) & Exists(recorded))
     rows = rows.select_related("author")

@@ -45,9 +45,8 @@ class MilestoneState:
 
 def milestone_states(opportunity: Opportunity, today: date) -> list[MilestoneState]:
     """All built-in ones and those of one's own, in the order of the way."""
-    rows = {
-        row.key: row for row in opportunity.milestones.select_related("recorded_by").order_by("pk")
-    }
+    said = Milestone.objects.filter(opportunity=opportunity.pk).select_related("recorded_by")
+    rows = {row.key: row for row in said}
     on_the_way = _on_the_way(opportunity.deal)
     why_not = _why_not_sent()
     return [

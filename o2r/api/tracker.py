@@ -28,7 +28,7 @@ from o2r import exports, timeline, tracker
 from o2r.api import tracker_serializers as shapes
 from o2r.api import views
 from o2r.filters import OpportunityFilter, Selection, today_of_business
-from o2r.models import Opportunity
+from o2r.models import ActionItem, Activity, Opportunity, Review
 from o2r.receivers import wake_worker
 from o2r.services import blocking, milestones, stages, work
 from o2r.services.entry import opportunity_of
@@ -200,7 +200,7 @@ class TrackerViewSet(views.OpportunityViewSet):
             raise ValidationError({"kind": [f"{min(unknown)[:40]!r} is not one of {known}."]})
         try:
             page = timeline.timeline_of(
-                self.opportunity(),
+                shapes.tracked(cast(Deal, self.get_object())),
                 cursor=query.get("cursor", ""),
                 limit=int(limit),
                 kinds=kinds or timeline.KINDS,
@@ -237,21 +237,21 @@ class TrackerViewSet(views.OpportunityViewSet):
         return Response(self.body_of(deal), status=status)
 
     def body_of(self, deal: Deal) -> Any:
-        """One opportunity with what belongs to it; a constant number of queries."""
-        opportunity = opportunity_of(deal)
-        opportunity.deal = deal
-        deal.opportunity = opportunity  # type: ignore[attr-defined]
+        """One opportunity with what belongs to it; a constant number of queries, and none that
+        writes: one mirrored a moment ago is shown as it begins."""
+        opportunity = shapes.tracked(deal)
+        of: dict[str, Any] = {"opportunity": opportunity.pk}
         shown: Any = deal
         today = today_of_business()
         shown.o2r_milestones = [
             shapes.milestone_body(state) for state in tracker.milestone_states(opportunity, today)
         ]
-        items = opportunity.action_items.select_related("owner", "done_by", "created_by")
+        items = ActionItem.objects.filter(**of).select_related("owner", "done_by", "created_by")
         shown.o2r_items = list(items.order_by("-id")[:NEWEST])
         shown.o2r_activities = list(
-            opportunity.activities.select_related("created_by").order_by("-id")[:NEWEST]
+            Activity.objects.filter(**of).select_related("created_by").order_by("-id")[:NEWEST]
         )
-        shown.o2r_reviews = list(opportunity.reviews.order_by("-id")[:NEWEST])
+        shown.o2r_reviews = list(Review.objects.filter(**of).order_by("-id")[:NEWEST])
         for row in (*shown.o2r_items, *shown.o2r_activities, *shown.o2r_reviews):
             row.opportunity = opportunity
         shown.o2r_gate = milestones.gate_now(opportunity, today)

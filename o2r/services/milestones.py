@@ -127,6 +127,8 @@ def update_phase(
 
 def gate_now(opportunity: Opportunity, today: date) -> str:
     """The milestone that completes the phase in which it is."""
+    if opportunity.pk is None:  # mirrored a moment ago
+        return phases.GATES[phases.FIRST][0]
     found = facts.facts_of([opportunity.pk])[opportunity.pk]
     return phases.gate_of(phases.phase_of(found, today).current, found, today)
 

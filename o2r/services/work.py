@@ -256,7 +256,7 @@ def wake(opportunity: Opportunity, *, user: Any, now: datetime) -> bool:
 
 def snooze_of(opportunity: Opportunity, today: date) -> Snooze | None:
     """The one in force on this day, with its author; one query."""
-    in_force = Snooze.objects.filter(opportunity=opportunity, ended_at__isnull=True)
+    in_force = Snooze.objects.filter(opportunity=opportunity.pk, ended_at__isnull=True)
     return in_force.filter(until__gt=today).select_related("author").first()
 
 

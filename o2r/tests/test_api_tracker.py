@@ -101,11 +101,18 @@ def test_an_ended_opportunity_has_no_signal(rep_client) -> None:
     assert (body["health_signal"], body["outcome"], body["reasons"]) == (None, "lost", [])
 
 
-def test_a_deal_that_was_mirrored_a_moment_ago_is_there(rep_client) -> None:
+def test_a_deal_that_was_mirrored_a_moment_ago_is_there_and_looking_writes_nothing(
+    manager_client,
+) -> None:
     deal = DealFactory()
-    (row,) = rep_client.get(URL).json()["results"]
-    assert (row["current_phase"], row["outcome"]) == ("phase1", "active")
-    assert rep_client.get(f"{URL}/{deal.pk}").json()["as_of"] == ago(0).isoformat()
+    (row,) = manager_client.get(URL).json()["results"]
+    assert (row["current_phase"], row["outcome"], row["as_of"]) == ("phase1", "active", None)
+    body = manager_client.get(f"{URL}/{deal.pk}").json()
+    assert (len(body["milestones"]), body["gate"], body["reviews"]) == (12, "proposal", [])
+    assert manager_client.get(f"{URL}/{deal.pk}/timeline").json()["results"] == []
+    assert not Opportunity.objects.exists()
+    body = put(manager_client, deal, milestone="proposal", status="completed").json()
+    assert (body["current_phase"], body["as_of"]) == ("phase2", ago(0).isoformat())
 
 
 def test_deleted_ones_are_not_found_but_keep_their_history(rep_client) -> None:
