@@ -6,11 +6,23 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import Exists, F, Q, QuerySet, Subquery, Value
+from django.db.models import (
+    Case,
+    Exists,
+    F,
+    IntegerField,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
 from django.db.models.functions import Coalesce
 
 from crm.models import ChangeEvent, CrmConnection, Deal
 from crm.stages import OPEN
+from o2r.health_signals import evidence, reasons_on
+from o2r.models.opportunity import ACTIVE, BLOCKED, RED
 
 if TYPE_CHECKING:
     from o2r.filters import Selection
@@ -49,25 +61,28 @@ def with_outcome(
 def at_risk(selection: Selection, limit: int) -> QuerySet:
     """Active, red or blocked; the largest value first, those without one last; with `opportunity`.
 
-    One query. Along the index by signal and value, however many are at risk: both signals together
-    would have all of them sorted.
+    One query.
     """
+    chosen = _with_keys(_risky(selection, limit))
+    largest_first = F("amount_sgd_minor").desc(nulls_last=True)
+    return shown(chosen.select_related("account", "owner", "opportunity")).order_by(
+        largest_first, "-id"
+    )[:limit]
+
+
+def _risky(selection: Selection, limit: int) -> list[QuerySet]:
+    """Keys of what `at_risk` lists. Along the index by signal and value, however many are at risk:
+    both signals together would have all of them sorted."""
     rows = selection.without("outcome").deals(default_outcome="all").select_related(None)
     parts = []
-    for signal in ("blocked", "red"):
-        risky = rows.filter(opportunity__outcome="active", opportunity__health_signal=signal)
+    for signal in (BLOCKED, RED):
+        risky = rows.filter(opportunity__outcome=ACTIVE, opportunity__health_signal=signal)
         valued = risky.filter(opportunity__counted_sgd_minor__isnull=False)
         largest = valued.order_by("-opportunity__counted_sgd_minor", "-opportunity__pk")
         is_full = Exists(largest.values("pk")[limit - 1 : limit])
         unvalued = risky.filter(~is_full, opportunity__counted_sgd_minor__isnull=True)
         parts += [largest.values("pk")[:limit], unvalued.values("pk")[:limit]]
-    # Sliced ones cannot be united.
-    keys = [Deal.objects.filter(pk__in=part).values("pk") for part in parts]
-    chosen = live_deals().filter(pk__in=keys[0].union(*keys[1:], all=True))
-    largest_first = F("amount_sgd_minor").desc(nulls_last=True)
-    return shown(chosen.select_related("account", "owner", "opportunity")).order_by(
-        largest_first, "-id"
-    )[:limit]
+    return parts
 
 
 def open_deals(selection: Selection) -> QuerySet:
@@ -93,8 +108,16 @@ def closing_this_month(selection: Selection, today: date, limit: int) -> QuerySe
     return shown(rows).order_by("closing_date", "id")[:limit]
 
 
+def _with_keys(parts: list[QuerySet]) -> QuerySet:
+    """Live deals of one list of keys: several joined by OR would have every deal read. Sliced
+    parts cannot be united themselves."""
+    first, *others = [Deal.objects.filter(pk__in=part).order_by().values("pk") for part in parts]
+    return live_deals().filter(pk__in=first.union(*others, all=True))
+
+
 def needs_attention(selection: Selection, today: date, limit: int) -> Iterator[Deal]:
-    """Open deals whose closing date has passed, largest value first; `why` says so.
+    """Red or blocked ones, then open deals whose closing date has passed; within each the largest
+    value first. `why` says so, `signal` is that of the first.
 
     One query. Those without a value come last; they are looked for only where there is room: the
     order by value with nulls in it could not use the index.
@@ -108,11 +131,16 @@ def needs_attention(selection: Selection, today: date, limit: int) -> Iterator[D
     unvalued = rows.filter(closing_date__lt=today, amount_sgd_minor__isnull=True)
     is_full = Exists(largest[limit - 1 : limit])
     fill = unvalued.filter(~is_full).order_by("id").values("pk")[:limit]
-    # One list of keys: two joined by OR would have every deal read. Sliced ones cannot be united.
-    keys = [Deal.objects.filter(pk__in=part).values("pk") for part in (largest[:limit], fill)]
-    chosen = live_deals().filter(pk__in=keys[0].union(keys[1], all=True))
-    found = shown(chosen).order_by(F("amount_sgd_minor").desc(nulls_last=True), "-id")[:limit]
-    for deal in found:
-        days = (today - deal.closing_date).days
-        deal.why = f"closing date passed {days} day{'s' * (days != 1)} ago"
+    chosen = _with_keys([*_risky(selection, limit), largest[:limit], fill])
+    is_risky = Q(opportunity__outcome=ACTIVE, opportunity__health_signal__in=(RED, BLOCKED))
+    rank = Case(When(is_risky, then=Value(0)), default=Value(1), output_field=IntegerField())
+    found = shown(chosen.select_related("opportunity")).annotate(rank=rank)
+    value = F("amount_sgd_minor").desc(nulls_last=True)
+    for deal in found.order_by("rank", value, "-id")[:limit]:
+        if deal.rank == 0:
+            (worst, *_) = reasons_on(deal.opportunity.reasons, today)
+            deal.signal, deal.why = deal.opportunity.health_signal, evidence(worst)
+        else:
+            days = (today - deal.closing_date).days
+            deal.signal, deal.why = "", f"closing date passed {days} day{'s' * (days != 1)} ago"
         yield deal

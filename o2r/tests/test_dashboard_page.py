@@ -15,7 +15,7 @@ from crm.models import Deal, SyncRun, SyncRunModule
 from o2r.models import RecomputeState
 from o2r.tests import mirror_rows as rows
 from o2r.views.shell import business_today
-from o2r.written import day_words, moment_words
+from o2r.written import day_words, moment_words, short_day
 
 pytestmark = pytest.mark.django_db
 
@@ -162,6 +162,37 @@ def test_closing_dates_gone_by_need_attention_largest_first(rep_client: Client) 
         ("Large and late", "Closing date passed 3 days ago"),
         ("Small and late", "Closing date passed 1 day ago"),
     ]
+
+
+def test_what_is_red_or_blocked_comes_before_closing_dates_gone_by(rep_client: Client) -> None:
+    today = business_today(timezone.now())
+    rows.synced()
+    rows.deal("Large and late", sgd=900, closing_date=today - timedelta(days=3))
+    rows.deal("Red", sgd=100, proposal_date=today - timedelta(days=31), closing_date=today)
+    rows.deal("Yellow", sgd=800, proposal_date=today - timedelta(days=30), closing_date=today)
+    rows.count()
+    page = page_of(rep_client)
+    attention = page[page.index('data-testid="attention"') :]
+    assert re.findall(r'class="deal-name"[^>]*>(.*?)</a>', attention) == ["Red", "Large and late"]
+    sent = today - timedelta(days=31)
+    words = plain(attention)
+    assert f"At Risk: Proposal sent {short_day(sent, today)}, 31 days, no PO" in words
+    address = html.unescape(re.search(r'href="([^"]+)">All of them', attention)[1])
+    behind = page_of(rep_client, address)
+    assert "Red</a>" in behind and "Yellow</a>" not in behind
+
+
+def test_phases_and_health_follow_by_themselves_for_the_same_filters(
+    rep_client: Client, pipeline: Any
+) -> None:
+    page = page_of(rep_client, "/?territory=APAC")
+    address = html.unescape(re.search(r'id="summary".*?hx-get="([^"]+)"', page, re.S)[1])
+    assert address == "/o2r?territory=APAC"
+    part = page_of(rep_client, address, **HTMX, **{"X-Part": "summary"})
+    words = plain(part)
+    assert "On Track 3 185000.50" in words and "Average cycle time –" in words
+    known = {**HTMX, "X-Part": "summary", "X-Revision": revision(part, "summary")}
+    assert rep_client.get(address, headers=known).status_code == 204
 
 
 def test_changes_since_yesterday_and_of_the_last_week_are_counted_apart(

@@ -222,18 +222,20 @@ def test_the_fields_left_empty_do_not_stay_in_the_address(rep_client: Client) ->
     assert rep_client.get(response.headers["Location"]).status_code == 200
 
 
-def test_a_deal_leads_to_its_record_in_the_crm_where_that_is_known(
+def test_a_deal_leads_to_its_page_and_to_its_record_in_the_crm_where_that_is_known(
     rep_client: Client, settings: Any
 ) -> None:
     deal = rows.deal("Landing & zone", closing_date=date(2020, 1, 1))
     rows.count()
-    assert 'class="deal-name" href' not in page_of(rep_client)
+    name = f'<a class="deal-name" href="/o2r/{deal.pk}" title="Landing &amp; zone">'
+    assert name in page_of(rep_client) and 'class="crm-link"' not in page_of(rep_client)
     settings.ZOHO = SimpleNamespace(**{**vars(rows.ZOHO), "base_url": "https://www.zohoapis.eu"})
     CrmConnection.objects.update(domain_name="nimbus")
     address = f"https://crm.zoho.eu/crm/nimbus/tab/Potentials/{deal.zoho_id}"
-    link = f'<a class="deal-name" href="{address}" rel="noopener" title="Landing &amp; zone: open'
+    link = f'<a class="crm-link" href="{address}" rel="noopener" title="Open it in the CRM">'
     assert link in page_of(rep_client)
-    assert page_of(rep_client, "/?list=recent").count(link) == 2
+    page = page_of(rep_client, "/?list=recent")
+    assert (page.count(name), page.count(link)) == (2, 2)
 
 
 def test_mine_of_somebody_the_crm_does_not_know_is_told_why(manager_client: Client) -> None:

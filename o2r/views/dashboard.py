@@ -34,6 +34,7 @@ from o2r.rollups import CLOSED
 from o2r.views.cards import TONES, metric_cards
 from o2r.views.links import Links, address
 from o2r.views.shell import PageRequest, Shell, business_today, digest, for_sales, shell_of
+from o2r.views.signals import SIGNALS
 
 ATTENTION_ROWS, LIST_ROWS, BREAKDOWN_ROWS = 5, 8, 6
 REFRESH_COUNTING, REFRESH_WAITING, REFRESH_IDLE = 2, 10, 240
@@ -112,7 +113,8 @@ def dashboard(request: PageRequest) -> HttpResponse:
     context: dict[str, Any] = {
         "selection": links.selection,
         "here": links.here(),
-        "links": page_links(links, today),
+        "links": page_links(links),
+        "summary": address(reverse("o2r:tracker"), links.selection.query(period=None)),
         "shell": shell,
         "is_nobody": is_nobody(links.selection),
     }
@@ -165,7 +167,7 @@ def figures_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
     """The figures and what needs attention; the revision is a mark of all of it but ages."""
     selection = links.selection
     figures = pipeline_figures(selection, today=today)
-    attention = listed(querysets.needs_attention(selection, today, ATTENTION_ROWS))
+    attention = attention_rows(selection, today)
     chips = [{"label": label, "href": links.page(query)} for label, query in selection.chips]
     return {
         "figures": figures,
@@ -178,6 +180,7 @@ def figures_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
         "stages": stage_bars(figures.by_stage, links),
         "breakdowns": breakdowns(figures, links),
         "attention": attention,
+        "attention_list": attention_list(attention, links, today),
         "refresh_seconds": refresh_seconds(shell, is_behind=figures.recompute_pending),
         "revision": digest(
             (
@@ -186,7 +189,7 @@ def figures_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
                 selection.ignored,
                 figures,
                 chips,
-                [(deal.pk, deal.change_seq, deal.crm_domain) for deal in attention],
+                [(deal.pk, deal.change_seq, deal.why, deal.crm_domain) for deal in attention],
                 shell.sync.state,
                 shell.sync.last_success_at,
                 shell.ended,
@@ -201,7 +204,7 @@ def lists_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
     """What changed, and one list of deals; nothing of it before the first deal has arrived."""
     shown, since = links.view.get("list", "recent"), links.view.get("since", "day")
     deal_list = LISTS[shown]
-    deals = listed(deal_list.rows(links.selection, today))
+    deals = list(deal_list.rows(links.selection, today))
     start = start_of_day(today - timedelta(days=SINCE_DAYS[since]))
     # While the mirror is filled everything would look new.
     changes = [] if shell.is_first else changes_since(links.selection, start)
@@ -236,13 +239,21 @@ def lists_context(links: Links, shell: Shell, today: date) -> dict[str, Any]:
     }
 
 
-def listed(deals: Iterable[Any]) -> list[Any]:
-    """Each with the address of the list that shows it, for where the CRM's is not known."""
-    path = reverse("o2r:opportunity-list")
-    rows = list(deals)
+def attention_rows(selection: Selection, today: date) -> list[Any]:
+    """What needs attention, each with its signal in word and shape."""
+    rows: list[Any] = list(querysets.needs_attention(selection, today, ATTENTION_ROWS))
     for deal in rows:
-        deal.listed = address(path, urlencode({"search": deal.name, "outcome": "all"}))
+        deal.word, deal.icon = SIGNALS.get(deal.signal, ("", "alert-triangle"))
     return rows
+
+
+def attention_list(attention: list[Any], links: Links, today: date) -> str:
+    """The list behind what needs attention: the red and blocked ones, or those past their date."""
+    if any(deal.signal for deal in attention):
+        query = links.selection.query(period=None, mine=links.selection.mine or None)
+        risky = urlencode({"health_signal": "red,blocked", "sort": "-value"})
+        return address(reverse("o2r:tracker"), query, risky)
+    return links.open_records(closing_to=str(today - timedelta(days=1)))
 
 
 def changes_known_from(deals: list[Any], start: datetime) -> datetime | None:
@@ -304,9 +315,8 @@ def left_out(figures: PipelineFigures, links: Links) -> list[dict[str, Any]]:
     ]
 
 
-def page_links(links: Links, today: date) -> dict[str, str]:
+def page_links(links: Links) -> dict[str, str]:
     """The fixed links of the page."""
-    yesterday = today - timedelta(days=1)
     return {
         "mine": links.here(mine="1"),
         # Said in the address too: a bare one means what the person chose last.
@@ -317,7 +327,6 @@ def page_links(links: Links, today: date) -> dict[str, str]:
         "open": links.open_records(),
         "closed": links.closed_records(*CLOSED),
         "won": links.closed_records("closed_won"),
-        "attention": links.open_records(closing_to=str(yesterday)),
         "lists": links.here(view={"list": "recent"}),
         "changes": links.here(view={"since": "day"}),
     }

@@ -7,6 +7,7 @@ its first rows, so they follow by themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Count, Q, QuerySet, Sum
@@ -193,9 +194,11 @@ def owners() -> list[tuple[str, str]]:
     return [(str(user.pk), str(user)) for user in users] + [(NONE, NO_VALUE["owner"])]
 
 
-def kept_filters(selection: Selection) -> list[tuple[str, str]]:
+SHOWN = ("stage", "territory", "service_line", "owner", "outcome", "search", "mine")
+
+
+def kept_filters(selection: Selection, shown: Iterable[str] = SHOWN) -> list[tuple[str, str]]:
     """Filters that the bar has no field for, carried along when it is sent."""
-    shown = {"stage", "territory", "service_line", "owner", "outcome", "search", "mine"}
     return [
         (name, joinable(word) if is_words_filter(name) else word)
         for name, words in selection.given.items()

@@ -177,22 +177,27 @@ def crm_address(deal: Deal) -> str:
 
 
 @register.simple_tag
-def deal_name(deal: Deal, elsewhere: str = "") -> SafeString:
-    """The name as a link to the deal in the CRM, else to the page `elsewhere`, else as text."""
+def deal_name(deal: Deal) -> SafeString:
+    """The name as a link to the opportunity's page; beside it, where its address is known, one
+    into the CRM."""
     name = deal.name or "(no name)"
+    page = format_html(
+        '<a class="deal-name" href="{}" title="{}">{}</a>',
+        reverse("o2r:opportunity", args=[deal.pk]),
+        name,
+        name,
+    )
     address = crm_address(deal)
-    if address:
-        return format_html(
-            '<a class="deal-name" href="{}" rel="noopener" title="{}: open it in the CRM">{}</a>',
-            address,
-            name,
-            name,
-        )
-    if elsewhere:
-        return format_html(
-            '<a class="deal-name" href="{}" title="{}">{}</a>', elsewhere, name, name
-        )
-    return format_html('<span class="deal-name" title="{}">{}</span>', name, name)
+    if not address:
+        return page
+    return format_html(
+        '{} <a class="crm-link" href="{}" rel="noopener" title="Open it in the CRM">{}'
+        '<span class="sr">{}: open it in the CRM</span></a>',
+        page,
+        address,
+        icon_markup("external-link"),
+        name,
+    )
 
 
 @register.simple_tag

@@ -25,7 +25,15 @@ from pipelinepulse.api_errors import server_error as our_server_error
 
 pytestmark = pytest.mark.django_db
 
-PAGES = ["/", "/?list=recent", "/opportunities", "/password", "/password/changed"]
+PAGES = [
+    "/",
+    "/?list=recent",
+    "/o2r",
+    "/opportunities",
+    "/reviews",
+    "/password",
+    "/password/changed",
+]
 OPEN_PAGES = [
     "/login",
     "/password/reset",
@@ -83,7 +91,7 @@ def test_no_page_needs_more_than_the_strict_policy_allows(ops_client: Client, pa
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page), "something from elsewhere"
 
 
-@pytest.mark.parametrize("path", ["/", "/opportunities"])
+@pytest.mark.parametrize("path", ["/", "/o2r", "/opportunities", "/reviews"])
 def test_navigation_marks_the_page_and_names_its_key(ops_client: Client, path: str) -> None:
     page = text(ops_client.get(path))
     assert re.findall(r'<a class="nav-item" href="([^"]+)" data-key="\w" aria-current', page) == [

@@ -32,6 +32,7 @@ STAGES = [
     "closed_lost",
     "other",
 ]
+SIGNALS = ["green", "yellow", "red", "blocked"]
 NEUTRAL_GROUNDS = ["surface", "raised", "sunken"]
 
 # What DESIGN §1 fixes for the light theme.
@@ -71,6 +72,8 @@ def pairs() -> list[tuple[str, str, float]]:
         ("nav-strong", "nav-active", TEXT),
     ]
     graphics = [(f"stage-{stage}", "raised", GRAPHIC) for stage in STAGES]
+    graphics += [(f"phase-{number}", "raised", GRAPHIC) for number in (1, 2, 3, 4)]
+    graphics += [(f"signal-{signal}", "raised", GRAPHIC) for signal in SIGNALS]
     lines = [
         (line, ground, GRAPHIC) for line in ("border-strong", "focus") for ground in NEUTRAL_GROUNDS
     ]

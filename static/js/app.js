@@ -192,11 +192,21 @@
         headers: { "X-Chosen": "1" },
       });
     try {
-      await Promise.all([ask("#live", address), $("#lists") && ask("#lists", "false")]);
+      await Promise.all([ask("#live", address), $("#lists") && ask("#lists", "false"), summary(address)]);
     } catch (unanswered) {
       notSent();
     }
     keepFocus(words);
+  }
+
+  // The summary of the tracker on another page: of the same filters, from its own address.
+  function summary(address) {
+    const part = $("#summary");
+    if (!part) return null;
+    const own = new URL(part.getAttribute("hx-get"), location.href).pathname;
+    const headers = { "X-Revision": "" };
+    const query = new URL(address, location.href).search;
+    return htmx.ajax("GET", own + query, { source: part, target: part, swap: "morph:outerHTML", headers });
   }
 
   // The link that was pressed may have moved, or be gone with the filter it took away.
@@ -211,6 +221,62 @@
     if (!opener) return;
     event.preventDefault();
     document.getElementById(opener.dataset.panel).showPopover();
+  });
+
+  // --- acts: a link opens the dialog, its form answers in it --------------------------------------
+
+  const isAct = (xhr) => xhr && xhr.getResponseHeader("X-Act") === "1";
+
+  document.addEventListener("click", (event) => {
+    const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
+    const opener = event.target.closest("a[data-act]");
+    if (opener && plain) {
+      event.preventDefault();
+      htmx.ajax("GET", opener.pathname + opener.search, { target: "#act", swap: "innerHTML" });
+    } else if (event.target.closest("#act [data-close]") && plain) {
+      event.preventDefault();
+      $("#act").close();
+    }
+  });
+
+  // A refusal is shown too: it comes as the dialog, with what was typed.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (!isAct(event.detail.xhr)) return;
+    event.detail.shouldSwap = true;
+    event.detail.isError = false;
+  });
+
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id !== "act") return;
+    showAct();
+    const asked = event.detail.xhr.responseURL ? new URL(event.detail.xhr.responseURL) : null;
+    if (asked && asked.pathname === location.pathname) {
+      history.replaceState(history.state, "", asked.pathname + asked.search);
+    }
+  });
+
+  function showAct() {
+    const dialog = $("#act");
+    if (!dialog.matches(":modal")) {
+      dialog.removeAttribute("open");
+      dialog.showModal();
+      dialog.addEventListener("close", leaveAct, { once: true });
+    }
+    const first = $('[aria-invalid="true"], [name="confirm_early"], [autofocus], form :is(input:not([type=hidden]), textarea, select), form button', dialog);
+    if (first) first.focus();
+  }
+
+  function leaveAct() {
+    const form = $("#act form");
+    const base = form && new URL(form.dataset.base, location.href);
+    if (base && base.pathname === location.pathname && new URLSearchParams(location.search).has("do")) {
+      history.replaceState(history.state, "", base.pathname + base.search);
+    }
+    $("#act").replaceChildren();
+  }
+
+  document.addEventListener("pulse:done", () => {
+    if ($("#act").open) $("#act").close();
   });
 
   // --- choices kept in this browser --------------------------------------------------------
@@ -285,6 +351,7 @@
       ["/", "Search"],
       ["j and k", "Next and previous row"],
       ["Enter", "Open the row"],
+      ["e", "Edit the row, or write the review"],
       ["Ctrl K or ⌘ K", "Command palette"],
       ...pages().filter((page) => page.keys).map((page) => [page.keys, "Go to " + page.label]),
       ["Esc", "Close"],
@@ -390,6 +457,7 @@
       if (!$("dialog[open]")) showPalette();
       return;
     }
+    if (event.key === "Escape" && event.target.closest(".review-form")) event.target.blur();
     const isTyping = event.target.closest("input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]");
     const isOff = kept.get("single-keys") === "off";
     if (isTyping || isOff || event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
@@ -409,10 +477,22 @@
       focusSearch();
     } else if (event.key === "j" || event.key === "k") {
       event.preventDefault();
-      moveAlongRows(event.key === "j" ? 1 : -1);
+      const step = event.key === "j" ? "next" : "previous";
+      const link = $("a[data-step=" + step + "]");
+      if (link) link.click();
+      else if (!$("[data-steps]")) moveAlongRows(event.key === "j" ? 1 : -1);
     } else if (event.key === "Enter" && event.target.matches("[data-row]")) {
       const link = $("a", event.target);
       if (link) link.click();
+    } else if (event.key === "Enter" && $("a[data-open]") && !event.target.closest("a, button, summary, input")) {
+      $("a[data-open]").click();
+    } else if (event.key === "e") {
+      const row = event.target.closest("[data-row]");
+      const link = row && $("a[data-edit]", row);
+      const field = $(".review-form input:not([type=hidden])");
+      if (link || field) event.preventDefault();
+      if (link) link.click();
+      else if (field) field.focus();
     }
   });
 
@@ -427,6 +507,7 @@
   // --- begin ------------------------------------------------------------------------------
 
   $$(".toast").forEach(dress);
+  if ($("#act[open]")) showAct();
   hearOfSync();
   setInterval(grow, 5000);
 })();
