@@ -13,6 +13,7 @@ from pipelinepulse.benchmarks.kit import Bench, Figure, require
 HERE = Path(__file__).parent
 OURS, PREPARE = HERE / "our_sync.py", HERE / "prepare_dashboard.py"
 LATENCY_MS = 200
+Page = tuple[str, dict[str, str]]
 MAX_SECONDS = 300
 MAX_MEMORY, MAX_DASHBOARD = 1.2, 1.3
 
@@ -58,22 +59,19 @@ def _pages(bench: Bench, database: str, many: int, few: int) -> list[Figure]:
         serving(bench, large, "", wsgi, SETTINGS) as large_url,
         serving(bench, small, "", wsgi, SETTINGS) as small_url,
     ):
-        return [
-            _growth(
-                name,
-                many,
-                few,
-                (large_url + path, large_cookies),
-                (small_url + path, small_cookies),
-            )
-            for name, path in (("dashboard", ""), ("tracker", "o2r"))
-        ]
+        found = []
+        for name, path in (("dashboard", ""), ("tracker", "o2r")):
+            large_page = (large_url + path, large_cookies)
+            small_page = (small_url + path, small_cookies)
+            title = f"{name} at {many:,} deals, of that at {few:,}"
+            found.append(_growth(title, large_page, small_page))
+        return found
 
 
-def _growth(name: str, many: int, few: int, large: tuple, small: tuple) -> Figure:
+def _growth(name: str, large: Page, small: Page) -> Figure:
     slow, quick = medians(large, small)
     return Figure(
-        f"{name} at {many:,} deals, of that at {few:,}",
+        name,
         slow / quick,
         MAX_DASHBOARD,
         False,
