@@ -303,8 +303,11 @@ def _is_same(old: tuple, new: tuple) -> bool:
     )
 
 
-def _as_written(values: tuple) -> tuple:
-    return tuple(json.dumps(value) if at in _JSON else value for at, value in enumerate(values))
+def _as_written(values: tuple) -> list[Any]:
+    row = list(values)
+    for at in _JSON:
+        row[at] = json.dumps(row[at]) if row[at] else "[]"
+    return row
 
 
 def _stored(deal_pks: list[int]) -> dict[int, Old]:

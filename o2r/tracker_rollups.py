@@ -6,9 +6,11 @@ on, in the transaction that writes it.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import NamedTuple
 
+from crm.sync import bulk_write
 from o2r.models import DayCount, TrackerCell, TrackerMargin
 from o2r.models.rollups import STANDING
 from o2r.rollups import add_up
@@ -106,7 +108,6 @@ class TrackerDifference:
                 row.counts[day] = row.counts.get(day, 0) + count
                 if not row.counts[day]:
                     del row.counts[day]
-        DayCount.objects.bulk_update(
-            [known[key] for key in moved if key in known], ["counts"], batch_size=200
-        )
+        rows = [(json.dumps(known[key].counts), known[key].pk) for key in moved if key in known]
+        bulk_write.update(DayCount, ("counts",), rows)
         DayCount.objects.bulk_create(new)
