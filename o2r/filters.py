@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -25,7 +24,6 @@ from crm import stages
 from crm.models import Account, ChangeEvent, CrmUser, Deal
 from crm.words import (
     NONE,
-    MomentField,
     MomentFilter,
     WordsField,
     WordsFilter,
@@ -36,9 +34,10 @@ from crm.words import (
     users_named,
 )
 from o2r import querysets
+from o2r.chips import chip_label
 from o2r.models import SignalChange
 from o2r.permissions import owner_pks_of
-from o2r.written import business, day_words, moment_words
+from o2r.written import business
 
 OUTCOMES = ("all", "active", "realized", "lost")
 PHASES = ("phase1", "phase2", "phase3", "phase4")
@@ -359,7 +358,7 @@ class Selection:
                 continue
             for word in words:
                 rest = [other for other in words if other != word]
-                found.append((_chip_label(name, word, names), self.query(**{name: rest})))
+                found.append((chip_label(name, word, names), self.query(**{name: rest})))
         return found
 
     def without(self, *names: str) -> Selection:
@@ -396,63 +395,3 @@ class _Request:
         if "owners" in self.selection.__dict__:
             return [user.pk for user in self.selection.owners]
         return users_named(words).values("pk")
-
-
-_CHIP_NAMES = {
-    "stage": "Stage",
-    "territory": "Territory",
-    "service_line": "Service line",
-    "owner": "Owner",
-    "account": "Account",
-    "company": "Company",
-    "search": "Search",
-    "outcome": "Outcome",
-    "phase": "Phase",
-    "health_signal": "Signal",
-    "closing_from": "Closing from",
-    "closing_to": "Closing to",
-    "amount_min": "SGD at least",
-    "amount_max": "SGD at most",
-    "changed_since": "Changed since",
-    "updated_since": "Updated since",
-}
-_CHIPS = {
-    "missing": {
-        "amount": "Without an amount",
-        "rate": "Without a rate to SGD",
-        "closing_date": "Without a closing date",
-        "account": "Without an account",
-    },
-    "overdue": {"1": "Payment overdue"},
-    "counted": {"cycle": "With a cycle time"},
-    "changed": {
-        "signal": "Signal turned",
-        "new": "New",
-        "stage": "Stage moved",
-        "amount": "Amount changed",
-        "closing_date": "Closing date moved",
-        "won": "Won",
-        "lost": "Lost",
-    },
-}
-
-
-def _chip_label(name: str, word: str, owners: Mapping[str, str]) -> str:
-    if name in _CHIPS:
-        return _CHIPS[name].get(word, word)
-    shown = "none" if word == NONE else word
-    if name == "stage":
-        shown = stages.LABELS.get(word, word)
-    elif name == "owner":
-        shown = owners.get(word.lower(), shown)
-    elif name in ("outcome", "health_signal"):
-        shown = word.capitalize()
-    elif name == "phase":
-        shown = ("I", "II", "III", "IV")[PHASES.index(word)]
-    elif name in ("closing_from", "closing_to"):
-        shown = day_words(date.fromisoformat(word))
-    elif name in ("changed_since", "updated_since"):
-        shown = moment_words(MomentField().clean(word))
-    elif name in ("amount_min", "amount_max"):
-        shown = f"{Decimal(word):,f}"
-    return f"{_CHIP_NAMES.get(name, name)}: {shown}"

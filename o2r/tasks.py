@@ -12,9 +12,13 @@ from o2r import recompute as engine
 
 @shared_task
 def recompute() -> None:
-    """Also run by Beat now and then, for nudges that got lost; nothing to do costs two queries."""
+    """Also run by Beat now and then, for nudges that got lost; nothing to do costs three queries.
+
+    The turn follows: after a first sync figures say of which day they are.
+    """
     receivers.forget_nudge()
     engine.catch_up(is_stopping)
+    engine.turn(timezone.now(), is_stopping)
 
 
 @shared_task

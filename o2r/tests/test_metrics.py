@@ -14,11 +14,14 @@ from django.http import QueryDict
 
 from crm import stages
 from crm.models import ChangeEvent, CrmUser, Deal
+from crm.sync.metadata import business_day
 from crm.tests.factories import NOON, minutes
 from o2r import recompute
 from o2r.filters import Selection, period_bounds
 from o2r.metrics import changes_since, pipeline_figures
-from o2r.tests.histories import History, live
+from o2r.models import SignalChange
+from o2r.tests.histories import live
+from o2r.tests.tracked_histories import DatedHistory as History
 
 pytestmark = pytest.mark.django_db
 TODAY = date(2026, 3, 10)
@@ -28,8 +31,9 @@ CLOSED = {"closed_won", "closed_lost"}
 @pytest.fixture(autouse=True)
 def _history(db: None) -> Any:
     with time_machine.travel(NOON, tick=False):
-        list(History(5, size=120).steps(25))
-        recompute.catch_up()
+        for _ in History(5, size=120).steps(25):
+            recompute.catch_up()
+        assert SignalChange.objects.exclude(from_signal="").exclude(to_signal="").exists()
         yield
 
 
@@ -183,7 +187,13 @@ def changes_by_hand(deals: list[Deal], since: Any) -> dict[str, tuple[int, int]]
         if event.changed_at >= since:
             fields[event.record_id].add(event.field)
     kinds: dict[str, list[Deal]] = {
-        k: [] for k in ("new", "stage", "amount", "closing_date", "won", "lost")
+        k: [] for k in ("new", "stage", "amount", "closing_date", "won", "lost", "signal")
+    }
+    day = business_day(since)
+    turned = {
+        change.opportunity.deal_id
+        for change in SignalChange.objects.select_related("opportunity")
+        if change.happened_on >= day and change.from_signal and change.to_signal
     }
     for d in deals:
         if d.crm_created_at >= since:
@@ -193,6 +203,8 @@ def changes_by_hand(deals: list[Deal], since: Any) -> dict[str, tuple[int, int]]
         for field, kind in (("amount_minor", "amount"), ("closing_date", "closing_date")):
             if field in fields[d.pk]:
                 kinds[kind].append(d)
+        if d.pk in turned:
+            kinds["signal"].append(d)
     return {kind: (len(found), total(found)) for kind, found in kinds.items()}
 
 

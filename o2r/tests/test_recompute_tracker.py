@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,6 +13,7 @@ from django.utils import timezone
 
 from crm.models import ChangeEvent, CrmStage, Deal
 from crm.sync.metadata import business_day
+from crm.tests.processes import run_in_child
 from o2r import recompute, standing
 from o2r.facts import facts_of
 from o2r.gather import Rulebook
@@ -30,6 +32,7 @@ from o2r.models import (
     TrackerSettings,
 )
 from o2r.tests import mirror_rows as rows
+from o2r.tests.tracked_histories import assert_tracker_true
 
 pytestmark = pytest.mark.django_db
 
@@ -308,6 +311,23 @@ def test_a_turn_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) ->
     assert recompute.turn(at(ago(-1))) == 5
     assert {of(deal).health_signal for deal in deals} == {"yellow"}
     assert RecomputeState.objects.get().turned_on == ago(-1)
+
+
+@pytest.mark.processes
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("place", ["turn.after_rows:2", "turn.after_commit:1"])
+def test_killed_in_its_turn_it_goes_on_to_the_same_end(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recompute, "BATCH", 3)
+    deals = [rows.deal(proposal_date=ago(14)) for _ in range(8)]
+    rows.count()
+    tomorrow = at(ago(-1))
+    assert run_in_child(lambda: recompute.turn(tomorrow), f"{place}=kill") == -signal.SIGKILL
+    assert recompute.turn(tomorrow) == 5
+    assert [turned(deal) for deal in deals] == [[("green", "yellow", ago(-1))]] * 8
+    assert [len(items(deal)) for deal in deals] == [1] * 8
+    assert_tracker_true()
 
 
 @pytest.mark.parametrize(
