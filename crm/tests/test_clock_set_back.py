@@ -9,10 +9,11 @@ import time_machine
 from django.utils import timezone
 
 from crm import tasks
-from crm.models import CrmConnection, Deal, ExchangeRate, SyncRun
+from crm.models import CrmConnection, Deal, ExchangeRate, OutboxEntry, SyncRun, outbox
 from crm.sync import runs
 from crm.sync.page import Existing, is_older
 from crm.tests.synced import Crm
+from crm.tests.writing import a_deal, change, only_entry, send_now, there
 
 FAR = timedelta(days=4400)
 
@@ -68,3 +69,25 @@ def test_row_18_a_slot_of_the_future_does_not_swallow_those_of_today(db: None, k
     assert tasks.slot_of(kind, now) == now
     give(now)
     assert tasks.slot_of(kind, now + timedelta(seconds=5)) is None
+
+
+def test_row_18_a_change_made_in_the_future_goes_today(crm: Crm) -> None:
+    crm.sync("full")
+    deal = a_deal(crm)
+    with time_machine.travel(timezone.now() + FAR):
+        change(deal, next_step="call them")
+    assert only_entry(deal).next_attempt_at > timezone.now() + timedelta(days=4000)
+    send_now()
+    assert there(crm, deal, "Next_Step") == "call them"
+
+
+def test_row_18_a_change_that_waits_as_told_is_not_hurried(crm: Crm) -> None:
+    crm.sync("full")
+    deal = a_deal(crm)
+    change(deal, next_step="call them")
+    entry = only_entry(deal)
+    due = timezone.now() + timedelta(hours=4)
+    OutboxEntry.objects.filter(pk=entry.pk).update(next_attempt_at=due)
+    send_now()
+    assert only_entry(deal).status == outbox.PENDING
+    assert there(crm, deal, "Next_Step") != "call them"

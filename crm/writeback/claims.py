@@ -31,6 +31,8 @@ ALONE_AFTER_DEATHS, DEAD_AFTER_DEATHS = 2, 5
 # What a sender does not look at; ten thousand entries take half as long to load without.
 _NOT_NEEDED = ("theirs_by", "theirs_at", "code", "message", "claimed_until", "sent_at")
 _NOT_NEEDED += ("sent_modified_at", "settled_at", "flipped_at", "decided_by", "undoes")
+# Longer than any answer of the CRM has a change wait (four hours, `results.py`).
+LONGEST_WAIT = timedelta(hours=5)
 DIED_CODE = "workers_died"
 DIED = "Workers died again and again while they sent this. Look at their logs, then try again."
 
@@ -218,6 +220,14 @@ def take_over(now: datetime) -> int:
     for name, entries in by_module.items():
         settle.release_lost(BY_NAME[name], entries, now)
     return len(lost)
+
+
+def end_impossible_waits(now: datetime) -> int:
+    """What is due later than anything can be was written by a clock that has been set back since:
+    it is due now. Returns how many entries that were."""
+    return OutboxEntry.objects.filter(
+        status__in=(outbox.PENDING, outbox.UNKNOWN), next_attempt_at__gt=now + LONGEST_WAIT
+    ).update(next_attempt_at=now)
 
 
 def _first_in_order(entries: Sequence[OutboxEntry]) -> tuple[str, list[OutboxEntry]]:

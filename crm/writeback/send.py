@@ -77,6 +77,7 @@ def send_due(
         report.stopped = "other_organisation"  # the next sync says whether it is
         return report
     claims.take_over(clock())
+    claims.end_impossible_waits(clock())
     if not OutboxEntry.objects.filter(status__in=(outbox.PENDING, outbox.UNKNOWN)).exists():
         return report
     client = make_client()
