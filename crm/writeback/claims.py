@@ -29,8 +29,10 @@ log = structlog.get_logger(__name__)
 # Records whose workers died go alone, so that one of them does not hold up a hundred others.
 ALONE_AFTER_DEATHS, DEAD_AFTER_DEATHS = 2, 5
 # What a sender does not look at; ten thousand entries take half as long to load without.
-_NOT_NEEDED = ("theirs_by", "theirs_at", "code", "message", "claimed_until", "sent_at")
-_NOT_NEEDED += ("sent_modified_at", "settled_at", "flipped_at", "decided_by", "undoes")
+_NOT_NEEDED = (
+    *("theirs_by", "theirs_at", "code", "message", "claimed_until", "sent_at"),
+    *("sent_modified_at", "settled_at", "flipped_at", "decided_by", "undoes"),
+)
 # Longer than any answer of the CRM has a change wait (four hours, `results.py`).
 LONGEST_WAIT = timedelta(hours=5)
 DIED_CODE = "workers_died"
