@@ -63,8 +63,8 @@ def chip_label(name: str, word: str, owners: Mapping[str, str]) -> str:
         shown = ("I", "II", "III", "IV")[int(word.removeprefix("phase")) - 1]
     elif name in ("closing_from", "closing_to"):
         shown = day_words(date.fromisoformat(word))
-    elif name in ("changed_since", "updated_since"):
-        shown = moment_words(MomentField().clean(word))
+    elif name in ("changed_since", "updated_since") and (moment := MomentField().clean(word)):
+        shown = moment_words(moment)
     elif name in ("amount_min", "amount_max"):
         shown = f"{Decimal(word):,f}"
     return f"{NAMES.get(name, name)}: {shown}"

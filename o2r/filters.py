@@ -210,7 +210,7 @@ def changed_deals(kinds: Iterable[str], since: datetime) -> Q:
     won or lost is *won* or *lost*, not *stage*.
     """
     ids = Deal.objects.none().values_list("pk")
-    parts = []
+    parts: list[QuerySet] = []
     for kind in kinds:
         if kind == "new":
             parts.append(Deal.objects.filter(crm_created_at__gte=since).values_list("pk"))
@@ -287,8 +287,8 @@ class Selection:
                 ignored.append(name)
             elif isinstance(field, WordsField):
                 given[name] = form.cleaned_data[name]
-            elif query[name].strip():
-                given[name] = [query[name].strip()]
+            elif said := str(query[name]).strip():
+                given[name] = [said]
         return cls(given, user, ignored)
 
     def __getattr__(self, name: str) -> list[str]:

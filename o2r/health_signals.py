@@ -16,6 +16,7 @@ from o2r.milestones import is_passed, rank_of, title_of
 from o2r.phases import ACTIVE, outcome_of, stage_day
 from o2r.written import short_day
 
+Day = date  # for a class that has a field of that name
 GREEN, YELLOW, RED, BLOCKED = "green", "yellow", "red", "blocked"
 SEVERITY = {"": -1, GREEN: 0, YELLOW: 1, RED: 2, BLOCKED: 3}
 
@@ -225,10 +226,10 @@ class Reason:
     rule: str
     severity: str
     milestone: str
-    date: date
+    date: Day
     days: int
-    since: date
-    worse_on: date | None
+    since: Day
+    worse_on: Day | None
     text: str = ""
 
     def as_dict(self) -> dict[str, Any]:

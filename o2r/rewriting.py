@@ -79,6 +79,10 @@ class Old:
         return self.values[-2]
 
     @property
+    def tracked(self) -> Tracked | None:
+        return _tracked(self.contribution, self.standing, self.highest_phase, self.is_first)
+
+    @property
     def is_first(self) -> bool:
         return self.values[-1] is None
 
@@ -131,7 +135,7 @@ class Rewriting:
             return
         self._pipeline.move(old.contribution if old else None, counted)
         self._tracker.move(
-            old and _tracked(old.contribution, old.standing, old.highest_phase, old.is_first),
+            old.tracked if old else None,
             _tracked(counted, new, highest, as_of is None),
         )
         if as_of is not None:

@@ -52,7 +52,7 @@ class Cell(NamedTuple):
     highest_phase: int
     is_overdue: int
     is_recognised: int
-    count: int
+    deals: int
     sgd: int
     weighted: int
     no_amount: int
@@ -70,7 +70,7 @@ def sums_of(cells: Iterable[Cell], key_of: Callable[[Cell], str]) -> Sums:
     sums: Sums = defaultdict(lambda: [0, 0, 0])
     for cell in cells:
         held = sums[key_of(cell)]
-        held[0] += cell.count
+        held[0] += cell.deals
         held[1] += cell.sgd
         held[2] += cell.weighted
     return sums

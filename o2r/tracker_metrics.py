@@ -97,7 +97,7 @@ def tracker_figures(selection: Selection, *, today: date) -> TrackerFigures:
     everything = [cell for cell in kept.cells if kept.is_whole(cell)]
     days = read_days(selection)
     return TrackerFigures(
-        total_opportunities=sum(c.count for c in whole),
+        total_opportunities=sum(c.deals for c in whole),
         total_value_sgd_cents=sum(c.sgd for c in whole),
         weighted_sgd_cents=sum(c.weighted for c in whole),
         by_phase=_all_of(PHASES, PHASE_LABELS, sums_of(whole, lambda c: c.phase_key)),
@@ -146,7 +146,7 @@ def _tenths(part: int, whole: int) -> Decimal:
 
 def _cycle(everything: Iterable[Cell], counts: Mapping[int, int]) -> Days:
     """Revenue recognised and not lost; those without a proposal date before it are left out."""
-    recognised = sum(c.count for c in everything if c.is_recognised and c.outcome != LOST)
+    recognised = sum(c.deals for c in everything if c.is_recognised and c.outcome != LOST)
     return days_of(counts, left_out=recognised - sum(counts.values()))
 
 
@@ -156,10 +156,10 @@ def _conversion(everything: list[Cell]) -> dict[str, Conversion]:
     for at, phase in enumerate(PHASES, start=1):
         reached = [c for c in everything if c.highest_phase >= at]
         if at < len(PHASES):
-            went_on = sum(c.count for c in reached if c.highest_phase > at)
+            went_on = sum(c.deals for c in reached if c.highest_phase > at)
         else:
-            went_on = sum(c.count for c in reached if c.is_recognised)
-        count = sum(c.count for c in reached)
+            went_on = sum(c.deals for c in reached if c.is_recognised)
+        count = sum(c.deals for c in reached)
         share = (
             (Decimal(went_on) / Decimal(count)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
             if count
@@ -171,7 +171,7 @@ def _conversion(everything: list[Cell]) -> dict[str, Conversion]:
 
 def _total(cells: Iterable[Cell]) -> Total:
     cells = list(cells)
-    return Total(sum(c.count for c in cells), sum(c.sgd for c in cells))
+    return Total(sum(c.deals for c in cells), sum(c.sgd for c in cells))
 
 
 def _all_of(keys: Iterable[str], labels: Mapping[str, str], sums: Sums) -> list[Bucket]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connections
 from django.utils import timezone
 
 from crm.models import ChangeEvent, CrmStage, Deal
@@ -31,6 +35,7 @@ from o2r.models import (
     TrackerMargin,
     TrackerSettings,
 )
+from o2r.services import blocking
 from o2r.tests import mirror_rows as rows
 from o2r.tests.tracked_histories import assert_tracker_true
 
@@ -433,3 +438,43 @@ def test_stored_columns_are_what_the_pure_rules_say() -> None:
         for name, value in expected._asdict().items():
             kept = getattr(row, name)
             assert (kept.isoformat() if isinstance(kept, date) else kept) == value, name
+
+
+@pytest.mark.django_db(transaction=True)
+def test_people_and_a_recompute_of_all_wait_for_each_other_and_never_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both write the same opportunities; whoever comes second waits, and both get their way."""
+    monkeypatch.setattr(recompute, "BATCH", 2)
+    deals = [rows.deal(proposal_date=ago(20)) for _ in range(6)]
+    rows.count()
+    opportunities = [of(deal) for deal in deals]
+    user = User.objects.create_superuser("ann")
+    barrier = threading.Barrier(2)
+
+    def record() -> None:
+        barrier.wait(10)
+        for n, opportunity in enumerate(opportunities * 2):
+            act = blocking.block if n < len(opportunities) else blocking.unblock
+            more = {"reason": "Legal"} if n < len(opportunities) else {}
+            act(opportunity, user=user, now=timezone.now(), today=today(), **more)
+
+    def follow() -> None:
+        barrier.wait(10)
+        for _ in range(8):
+            recompute.start_over()
+            recompute.catch_up()
+
+    def closing(work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(closing, (record, follow)))
+    rows.count()
+    assert [turned(deal)[-2:] for deal in deals] == [
+        [("yellow", "blocked", today()), ("blocked", "yellow", today())]
+    ] * 6
+    assert_tracker_true()
