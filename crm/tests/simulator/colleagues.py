@@ -102,6 +102,8 @@ class Colleagues(People):
         if record is None:
             return []
         names = self.rng.sample(sorted(WRITABLE[module].values()), self.rng.choice([1, 1, 2]))
+        if module == "Deals" and self.rng.random() < 0.3:
+            names = [self.rng.choice(["Amount", "Currency", "Stage"])]
         values = {api: self._value(module, api) for api in names}
         return self._change(module, record, values)
 
