@@ -63,6 +63,7 @@ DEFAULTS = {"crm_probability", "aws_funded", "strategic_account"}
 _WORTH = {"amount_minor", "currency"}
 FOLLOWING = {
     "amount_minor": _WORTH,
+    "currency": _WORTH,  # they are in conflict together, and shown together
     "amount_sgd_minor": _WORTH,
     "weighted_sgd_minor": {*_WORTH, "crm_stage", "crm_probability"},
     "probability": {"crm_stage", "crm_probability"},
