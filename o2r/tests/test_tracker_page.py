@@ -123,6 +123,35 @@ def test_a_card_at_risk_says_why_since_when_and_what_to_do(
     assert "1 overdue payment" in plain(page)
 
 
+def behind(client: Client, address: str) -> int:
+    """How many a list holds, by its own word."""
+    if address.startswith("/o2r"):
+        return int(re.search(r"<strong>([\d,]+)</strong> in all", page_of(client, address))[1])
+    part = page_of(client, address, **HTMX, **{"X-Part": "totals"})
+    return int(re.search(r"<strong>([\d,]+)</strong> opportunit", part)[1])
+
+
+@pytest.mark.parametrize(
+    "path", ["/o2r", "/o2r?territory=APAC", "/o2r?outcome=lost", "/o2r?mine=1"]
+)
+def test_every_number_opens_a_list_of_as_many(
+    rep_client: Client, pipeline: None, path: str
+) -> None:
+    page = page_of(rep_client, path)
+    numbers = re.findall(
+        r'<a [^>]*href="([^"]+)"[^>]*>(?:<span>.*?</span> <strong>)?([\d,]+)(?: [a-z ]+)?<', page
+    )
+    numbers += re.findall(
+        r'href="([^"]+)" data-testid="(?:total-pipeline|cycle-time)".*?([\d,]+) '
+        r"(?:active|with revenue)",
+        page,
+    )
+    found = [(html.unescape(address), int(number)) for address, number in numbers]
+    assert len(found) >= 16
+    wrong = [each for each in found if behind(rep_client, each[0]) != each[1]]
+    assert wrong == []
+
+
 def test_filters_go_into_the_table_the_figures_and_the_chips(
     rep_client: Client, pipeline: None
 ) -> None:

@@ -86,6 +86,8 @@ class Act:
     facts: list[tuple[str, str]] = field(default_factory=list)
     choices: list[tuple[str, str]] = field(default_factory=list)
     banner: str = ""
+    # Where the form posts, if not to the address that opened it.
+    query: str = ""
     is_over: bool = False
     is_grave: bool = False
 
@@ -98,7 +100,12 @@ def _milestone(ask: Ask) -> Act:
 
 
 def _phase(ask: Ask) -> Act:
-    return _record(ask, recording.gate_now(ask.opportunity, ask.today), is_gate=True)
+    """The gate as it was when the dialog was opened: what somebody else records meanwhile moves
+    the phase, and must not let this one record another milestone."""
+    key = ask.request.GET.get("key") or recording.gate_now(ask.opportunity, ask.today)
+    act = _record(ask, key, is_gate=True)
+    act.query = f"do=phase&key={key}"
+    return act
 
 
 def _record(ask: Ask, key: str, *, is_gate: bool) -> Act:
@@ -475,9 +482,14 @@ def done(request: PageRequest, words: str, back: str) -> HttpResponse:
     return HttpResponse(status=204, headers={"HX-Trigger": json.dumps(said)})
 
 
+def address_of(request: PageRequest, act: Act) -> str:
+    """Where its form posts."""
+    return f"{request.path}?{act.query}" if act.query else request.get_full_path()
+
+
 def dialog(request: PageRequest, act: Act, status: int, **context: Any) -> HttpResponse:
     """The dialog alone. The mark lets the browser show a refusal too."""
+    context["address"] = address_of(request, act)
     response = render(request, "o2r/_act.html", {"act": act, **context}, status=status)
-    response["X-Act"] = "1"
-    response["HX-Retarget"], response["HX-Reswap"] = "#act", "innerHTML"
+    response["X-Act"], response["HX-Reswap"] = "1", "innerHTML"
     return response

@@ -35,6 +35,7 @@ from o2r.permissions import may_do_item, may_edit_review, may_record, may_review
 from o2r.services.entry import opportunity_of
 from o2r.services.work import snooze_of
 from o2r.tracker import MilestoneState, milestone_states
+from o2r.views import acts
 from o2r.views.acts import Act, Ask, act_of, dialog, done, perform
 from o2r.views.shell import PageRequest, business_today, digest, for_sales, shell_of
 from o2r.views.signals import PHASES, ROMAN, WHY, SignalShown, signal_shown
@@ -119,7 +120,7 @@ def opportunity(request: PageRequest, id: str) -> HttpResponse:
         raise Http404("There is no such act.")
     is_part = bool(request.htmx) and not request.htmx.history_restore_request
     if act is not None and is_part:
-        return dialog(request, act, status, address=request.get_full_path(), base=address_of(deal))
+        return dialog(request, act, status, base=address_of(deal))
     context = page_context(ask, act)
     if is_part and request.headers.get("X-Revision") == context["revision"]:
         return HttpResponse(status=204)
@@ -157,7 +158,7 @@ def gone(request: PageRequest, deal: Deal) -> HttpResponse:
     if "do" in request.GET:
         over = Act("It was deleted", "", lambda: "", is_over=True, banner=f"{said} {NOTHING_KEPT}")
         base = reverse("o2r:tracker")
-        return dialog(request, over, 409, address=request.get_full_path(), base=base)
+        return dialog(request, over, 409, base=base)
     return render(request, "o2r/opportunity_gone.html#live", context)
 
 
@@ -188,7 +189,7 @@ def page_context(ask: Ask, act: Act | None) -> dict[str, Any]:
         "shell": shell,
         "base": address_of(deal),
         "here": ask.request.get_full_path() if not act else address_of(deal),
-        "address": ask.request.get_full_path(),
+        "address": acts.address_of(ask.request, act) if act else "",
         "act": act,
         "signal": signal,
         "why": WHY.get(signal.key, "Signal"),

@@ -95,9 +95,9 @@ class Address:
         return self.here(self.selection.query(**changes))
 
     def toggled(self, name: str, word: str) -> str:
-        """Filtered by that word alone, or no more if it is already."""
+        """Filtered by that word alone, or no more if it is already; of active ones, as counted."""
         is_on = self.selection.given.get(name) == [word]
-        return self.by(**{name: None if is_on else [word]})
+        return self.by(**{name: None if is_on else [word], "outcome": None})
 
 
 @for_sales
@@ -162,8 +162,8 @@ def page_context(request: PageRequest, at: Address, shell: Shell, today: date) -
         "progress": progress(figures, at),
         "breakdowns": breakdowns(figures, links),
         "left_out": left_out(figures, links),
-        "at_risk_list": links.records(health_signal=[RED, BLOCKED]),
-        "overdue_list": links.records(overdue=["1"]),
+        "at_risk_list": links.open_records(health_signal=[RED, BLOCKED]),
+        "overdue_list": links.open_records(overdue=["1"]),
         "risky": risky,
         "rows": rows,
         "totals": totals,
@@ -272,7 +272,7 @@ def progress(figures: TrackerFigures, at: Address) -> list[dict[str, Any]]:
                     "value": total.value_sgd_cents,
                     "x": x,
                     "width": tenths(end, longest, less=x),
-                    "href": at.by(phase=[bucket.key], health_signal=[signal]),
+                    "href": at.by(phase=[bucket.key], health_signal=[signal], outcome=None),
                 }
             )
             start = end

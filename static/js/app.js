@@ -227,12 +227,22 @@
 
   const isAct = (xhr) => xhr && xhr.getResponseHeader("X-Act") === "1";
 
+  // The server's own, where it was opened by its address; else made when it is needed.
+  function actDialog() {
+    let dialog = $("#act");
+    if (!dialog) {
+      dialog = make("dialog", { class: "dialog is-act", id: "act", "aria-labelledby": "act-title" });
+      $("#main").prepend(dialog);
+    }
+    return dialog;
+  }
+
   document.addEventListener("click", (event) => {
     const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
     const opener = event.target.closest("a[data-act]");
     if (opener && plain) {
       event.preventDefault();
-      htmx.ajax("GET", opener.pathname + opener.search, { target: "#act", swap: "innerHTML" });
+      htmx.ajax("GET", opener.pathname + opener.search, { target: actDialog(), swap: "innerHTML" });
     } else if (event.target.closest("#act [data-close]") && plain) {
       event.preventDefault();
       $("#act").close();
@@ -244,6 +254,7 @@
     if (!isAct(event.detail.xhr)) return;
     event.detail.shouldSwap = true;
     event.detail.isError = false;
+    event.detail.target = actDialog();
   });
 
   document.addEventListener("htmx:afterSwap", (event) => {
@@ -272,11 +283,11 @@
     if (base && base.pathname === location.pathname && new URLSearchParams(location.search).has("do")) {
       history.replaceState(history.state, "", base.pathname + base.search);
     }
-    $("#act").replaceChildren();
+    $("#act").remove();
   }
 
   document.addEventListener("pulse:done", () => {
-    if ($("#act").open) $("#act").close();
+    if ($("#act[open]")) $("#act").close();
   });
 
   // --- choices kept in this browser --------------------------------------------------------
