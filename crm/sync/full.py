@@ -174,7 +174,10 @@ def _sweep(session: Session, part: SyncRunModule, module: Module, store: Store) 
             part,
             f"{shown} of the {module.label} that were held for deletion are in the CRM after all.",
         )
-    SweepCandidate.objects.filter(part=part).delete()
+    # Those of interrupted runs that nobody went on with are answered by this one as well.
+    SweepCandidate.objects.filter(
+        part__run__kind=runs.FULL, part__module=part.module, part__lte=part.pk
+    ).delete()
 
 
 def settle(

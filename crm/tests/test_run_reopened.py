@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from crm.models import ChangeEvent, Deal, FieldMapping, SyncRun
+from crm.models import ChangeEvent, Deal, FieldMapping, SweepCandidate, SyncRun, SyncRunModule
 from crm.sync import runs
 from crm.tests.synced import Crm
 
@@ -79,3 +79,16 @@ def test_a_field_that_is_no_longer_mapped_costs_one_full_sync_and_not_each(crm: 
 
 def content_hashes() -> list[str]:
     return list(Deal.objects.values_list("content_hash", flat=True))
+
+
+def test_a_full_sync_answers_for_the_doubts_of_one_that_nobody_went_on_with(crm: Crm) -> None:
+    """What an interrupted run had not met stayed in its list for ever (seed 191, PostgreSQL)."""
+    crm.sync("full")
+    vanished = crm.ids()[0]
+    crm.control("vanish", module="Deals", ids=[vanished])
+    run = runs.request_run(kind="full", trigger="command", method="pages", nudge=False)
+    part = SyncRunModule.objects.create(run=run, module="Deals")
+    SweepCandidate.objects.create(part=part, zoho_id=vanished)
+    SyncRun.objects.filter(pk=run.pk).update(status="aborted", ended_at=timezone.now())
+    assert crm.sync("full").deleted == 1
+    assert not SweepCandidate.objects.exists()
