@@ -22,6 +22,7 @@ from django.db.models.functions import Coalesce
 from crm.models import ChangeEvent, CrmConnection, Deal
 from crm.stages import OPEN
 from o2r.health_signals import evidence, reasons_on
+from o2r.models import Opportunity
 from o2r.models.opportunity import ACTIVE, BLOCKED, RED
 
 if TYPE_CHECKING:
@@ -72,16 +73,20 @@ def at_risk(selection: Selection, limit: int) -> QuerySet:
 
 def _risky(selection: Selection, limit: int) -> list[QuerySet]:
     """Keys of what `at_risk` lists. Along the index by signal and value, however many are at risk:
-    both signals together would have all of them sorted."""
-    rows = selection.without("outcome").deals(default_outcome="all").select_related(None)
+    both signals together would have all of them sorted, as would an order with nulls in it."""
+    rows = Opportunity.objects.filter(outcome=ACTIVE, is_counted=True)
+    wanted = selection.without("outcome")
+    if wanted.is_filtered:
+        deals = wanted.deals(default_outcome="all").select_related(None)
+        rows = deals.filter(opportunity__outcome=ACTIVE)
+    way, key = ("opportunity__", "pk") if wanted.is_filtered else ("", "deal_id")
     parts = []
     for signal in (BLOCKED, RED):
-        risky = rows.filter(opportunity__outcome=ACTIVE, opportunity__health_signal=signal)
-        valued = risky.filter(opportunity__counted_sgd_minor__isnull=False)
-        largest = valued.order_by("-opportunity__counted_sgd_minor", "-opportunity__pk")
-        is_full = Exists(largest.values("pk")[limit - 1 : limit])
-        unvalued = risky.filter(~is_full, opportunity__counted_sgd_minor__isnull=True)
-        parts += [largest.values("pk")[:limit], unvalued.values("pk")[:limit]]
+        risky = rows.filter(**{f"{way}health_signal": signal})
+        value = f"{way}counted_sgd_minor"
+        valued = risky.filter(**{f"{value}__isnull": False}).order_by(f"-{value}", f"-{way}pk")
+        unvalued = risky.filter(**{f"{value}__isnull": True}).order_by(f"-{way}pk")
+        parts += [valued.values(key)[:limit], unvalued.values(key)[:limit]]
     return parts
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from o2r import health_signals, phases, standing
@@ -28,7 +29,7 @@ facts = st.builds(
     targets=st.dictionaries(st.sampled_from(KEYS), days, max_size=3),
     stage_type=st.sampled_from(["open", "open", "won", "lost"]),
     least_phase=st.sampled_from([0, 0, 0, 1, 2, 3, 4]),
-    stage_since=st.none() | past,
+    stage_since=st.none() | past | days,
     closing_date=st.none() | days,
     last_change_on=st.none() | past,
     is_deleted=st.sampled_from([False] * 9 + [True]),
@@ -72,6 +73,10 @@ def test_rules_are_those_of_the_specification(known: Facts, rules: dict[str, Thr
 
 @settings(max_examples=600, deadline=None)
 @given(facts, rulebooks())
+@example(
+    Facts(first_seen_on=TODAY, stage_type="won", closing_date=TODAY + timedelta(days=5)),
+    {**DEFAULTS, "won_no_po": Threshold(True, 14, 30)},
+)
 def test_worse_on_is_the_first_worse_day(known: Facts, rules: dict[str, Threshold]) -> None:
     signal = health_signals.signal_of(known, TODAY, rules)
     assert signal.worse_on == by_hand.worse_on(known, TODAY, rules)
@@ -83,8 +88,21 @@ def test_stays_are_those_of_a_walk_through_the_days(known: Facts) -> None:
     assert phases.stays_of(known, TODAY) == by_hand.stays(known, TODAY)
 
 
+def ahead(**known: Any) -> Facts:
+    return Facts(first_seen_on=TODAY - timedelta(days=50), **known)
+
+
+OFF = {key: usual._replace(is_on=False) for key, usual in DEFAULTS.items()}
+WON_NO_PO = {**OFF, "won_no_po": Threshold(True, 14, 30)}
+SOON = TODAY + timedelta(days=5)
+
+
 @settings(max_examples=400, deadline=None)
 @given(facts, rulebooks())
+@example(ahead(dates={"invoice": TODAY - timedelta(days=40)}), OFF)
+@example(ahead(stage_type="won", least_phase=3, stage_since=SOON), OFF)
+@example(ahead(stage_type="won", least_phase=3, closing_date=SOON), OFF)
+@example(ahead(stage_type="won", closing_date=SOON), WON_NO_PO)
 def test_until_turns_on_nothing_follows_otherwise(
     known: Facts, rules: dict[str, Threshold]
 ) -> None:

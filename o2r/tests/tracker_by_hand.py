@@ -181,11 +181,15 @@ class WithoutPlans:
 
     def __init__(self, given: Any, today: date) -> None:
         self.dates = {key: on for key, on in given.dates.items() if on <= today}
-        # On later days the stage's day would be told by a closing date that is still ahead.
-        self.closing_date = given.closing_date
         for name in ("first_seen_on", "created_on", "targets", "stage_type", "least_phase",
-                     "stage_since", "last_change_on", "is_deleted", "blocked"):  # fmt: skip
+                     "stage_since", "closing_date", "last_change_on", "is_deleted",
+                     "blocked"):  # fmt: skip
             setattr(self, name, getattr(given, name))
+        # Nor does a day ahead come to tell since when a deal is in its stage.
+        if given.stage_since is not None and given.stage_since > today:
+            self.stage_since = None
+        if given.stage_type != "open" and given.closing_date and given.closing_date > today:
+            self.closing_date = None
 
 
 def worse_on(given: Any, today: date, rules: Any) -> date | None:
