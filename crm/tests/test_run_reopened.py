@@ -87,7 +87,7 @@ def test_a_full_sync_answers_for_the_doubts_of_one_that_nobody_went_on_with(crm:
     vanished = crm.ids()[0]
     crm.control("vanish", module="Deals", ids=[vanished])
     run = runs.request_run(kind="full", trigger="command", method="pages", nudge=False)
-    part = SyncRunModule.objects.create(run=run, module="Deals")
+    part = SyncRunModule.objects.create(run=run, module="Deals", position=0)
     SweepCandidate.objects.create(part=part, zoho_id=vanished)
     SyncRun.objects.filter(pk=run.pk).update(status="aborted", ended_at=timezone.now())
     assert crm.sync("full").deleted == 1
