@@ -444,8 +444,8 @@ def test_stored_columns_are_what_the_pure_rules_say() -> None:
 def test_people_and_a_recompute_of_all_wait_for_each_other_and_never_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Both write the same opportunities; whoever comes second waits, and both get their way."""
-    monkeypatch.setattr(recompute, "BATCH", 2)
+    """Both write the same rows; whoever comes second waits, and both get their way."""
+    monkeypatch.setattr(recompute, "BATCH", 8)
     deals = [rows.deal(proposal_date=ago(20)) for _ in range(6)]
     rows.count()
     opportunities = [of(deal) for deal in deals]
@@ -454,15 +454,19 @@ def test_people_and_a_recompute_of_all_wait_for_each_other_and_never_for_ever(
 
     def record() -> None:
         barrier.wait(10)
-        for n, opportunity in enumerate(opportunities * 2):
-            act = blocking.block if n < len(opportunities) else blocking.unblock
-            more = {"reason": "Legal"} if n < len(opportunities) else {}
-            act(opportunity, user=user, now=timezone.now(), today=today(), **more)
+        for n in range(10):
+            for opportunity in opportunities:
+                blocking.block(
+                    opportunity, user=user, now=timezone.now(), today=today(), reason=f"Legal {n}"
+                )
 
     def follow() -> None:
         barrier.wait(10)
-        for _ in range(8):
-            recompute.start_over()
+        for n in range(20):
+            # Another threshold rewrites every row.
+            rule, _ = SignalRule.objects.get_or_create(key="proposal_no_po")
+            rule.yellow_days, rule.red_days = 14, 25 + n
+            rule.save()
             recompute.catch_up()
 
     def closing(work: Callable[[], None]) -> None:
@@ -474,7 +478,8 @@ def test_people_and_a_recompute_of_all_wait_for_each_other_and_never_for_ever(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(closing, (record, follow)))
     rows.count()
-    assert [turned(deal)[-2:] for deal in deals] == [
-        [("yellow", "blocked", today()), ("blocked", "yellow", today())]
-    ] * 6
+    assert {(of(deal).health_signal, of(deal).reasons[0]["text"]) for deal in deals} == {
+        ("blocked", "Legal 9")
+    }
+    assert {of(deal).reasons[1]["worse_on"] for deal in deals} == {ago(20 - 45).isoformat()}
     assert_tracker_true()
