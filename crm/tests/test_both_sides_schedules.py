@@ -76,7 +76,7 @@ def failure(schedule: BothSides, test: str = "schedules_lose", number: str = NUM
     return "\n".join([*lines, "Again, from the project's root:", again])
 
 
-@pytest.mark.timeout(600)  # against a hang; a busy machine is none
+@pytest.mark.timeout(1800)  # against a hang; a busy machine is none
 @pytest.mark.parametrize("seeds", blocks(NUMBER), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_schedules_lose_double_and_falsify_nothing(
     seeds: range, run_seed: Run, capsys: pytest.CaptureFixture[str]

@@ -311,7 +311,7 @@ class BothSides:
         self._check("wishes", fates.lost())
         self._check("sent", sendings.unasked(fates))
         self._check("made", fates.made_wrong())
-        self._check("deleted", fates.deleted_wrong(self.people.deleted))
+        self._check("deleted", fates.deleted_wrong(self.people.deleted, self.people.unseen))
         self._check("shown", both_at_rest.shown_wrong(fates))
         self._check("shown", both_at_rest.conflicts_of_nothing(fates))
         self._check("echo", both_at_rest.told_back(fates))

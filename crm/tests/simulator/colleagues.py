@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from crm.tests.sandbox_process import ControlRefused, Sandbox
-from crm.tests.simulator.people import CURRENCIES, Command, Key, People
+from crm.tests.simulator.people import CURRENCIES, REFERENCES, TARGET, Command, Key, People
 from crm.tests.simulator.terms import WRITABLE
 
 MODULES_OFTEN = ("Deals", "Deals", "Deals", "Deals", "Accounts", "Contacts", "Leads")
@@ -197,10 +197,26 @@ class Colleagues(People):
         if not self.binned:
             return []
         key = self.binned.pop(self.rng.randrange(len(self.binned)))
+        if not self._points_to_what_is_there(key):
+            return []
         self.unseen.add(key)
         self.alive[key[0]].append(key[1])
         self.alive[key[0]].sort()
         return [{"do": "restore", "module": key[0], "ids": [str(key[1])]}]
+
+    def _points_to_what_is_there(self, key: Key) -> bool:
+        """Of a record in the bin; a lookup into nothing reads differently by each call."""
+        with sqlite3.connect(f"file:{self.sandbox.db}?mode=ro", uri=True) as sql:
+            found = sql.execute("select content from gone where module=? and id=?", key).fetchone()
+            row = json.loads(found[0]) if found else {}
+            targets = [(TARGET[name], row[name]) for name in REFERENCES.get(key[0], ())
+                       if row.get(name) is not None]  # fmt: skip
+            there = [
+                sql.execute(f"select 1 from m_{module} where id=?", (target,)).fetchone()
+                for module, target in targets
+            ]
+        sql.close()
+        return all(there)
 
     # -- what stands in the way -------------------------------------------------------------------
 

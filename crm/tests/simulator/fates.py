@@ -254,8 +254,11 @@ class Fates:
         for key in there:
             yield f"{key} was made in the CRM, by nobody here"
 
-    def deleted_wrong(self, by_them: set[tuple[str, int]]) -> Iterator[str]:
-        """What is gone in the CRM was deleted there, or by somebody here."""
+    def deleted_wrong(
+        self, by_them: set[tuple[str, int]], back: set[tuple[str, int]]
+    ) -> Iterator[str]:
+        """What is gone in the CRM was deleted there, or by somebody here. `back`: restored there
+        so that only a full sync tells."""
         for module, zoho_id in sorted(self.trail.gone - by_them):
             pk = self.pks.get((module, zoho_id), 0)
             self.tally["deleted there"] += 1
@@ -267,7 +270,7 @@ class Fates:
             is_there = (module, zoho_id) in self.trail.records.keys() - self.trail.gone
             told = (module, pk, "") in visible or (module, pk, "") in self.withdrawn
             row = oracle.MODELS[module].objects.filter(pk=pk, deleted_at__isnull=False)
-            if is_there and row.exists() and not told:
+            if is_there and row.exists() and not told and (module, zoho_id) not in back:
                 yield f"{module} {zoho_id} was deleted here, is there still, and nothing says so"
 
 
