@@ -80,7 +80,7 @@ class TrackerDifference:
             (TrackerMargin, ("dimension", "value"), self._margins),
         ):
             add_up(
-                model._meta.db_table,
+                model,
                 (*keys, *STANDING),
                 SUMS,
                 [(*key, *values) for key, values in sorted(kept.items()) if any(values)],
