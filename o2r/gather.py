@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from crm.models import ChangeEvent, CrmStage, Deal
 from crm.writeback.local import LOCAL
@@ -95,13 +95,12 @@ class Rulebook:
         ):
             if key in thresholds:
                 thresholds[key] = Threshold(is_on, yellow, red)
-        sow_stage = TrackerSettings.objects.values_list("sow_stage", flat=True).first()
         least: dict[str, int] = {}
         sow_names: set[str] = set()
-        for name, pk, phase in _stage_names():
+        for name, (phase, is_sow) in _stage_names().items():
             if phase is not None:
                 least[name] = phase
-            if pk == sow_stage:
+            if is_sow:
                 sow_names.add(name)
         return cls(thresholds, least, frozenset(sow_names))
 
@@ -113,23 +112,22 @@ class Rulebook:
         return moment.astimezone(self.zone).date()
 
 
-def _stage_names() -> Iterable[tuple[str, int, int | None]]:
-    """Each name a stage goes by, once: that of a stage in use wins, then as it is shown."""
+def _stage_names() -> dict[str, tuple[int | None, bool]]:
+    """Least phase, and whether it is the SOW stage, by each name that a stage goes by: that of one
+    in use wins, then the name it is shown by."""
+    is_sow = Exists(TrackerSettings.objects.filter(sow_stage=OuterRef("pk")))
     rows = list(
         CrmStage.objects.order_by("sequence", "id").values_list(
-            "pk", "display_name", "actual_name", "former_names", "in_use", "least_phase__phase"
+            "display_name", "actual_name", "former_names", "in_use", "least_phase__phase", is_sow
         )
     )
-    known: dict[str, tuple[int, int | None]] = {}
-    for some in ([r for r in rows if r[4]], [r for r in rows if not r[4]]):
-        for row in some:
-            known.setdefault(row[1], (row[0], row[5]))
-        for row in some:
-            known.setdefault(row[2], (row[0], row[5]))
-        for row in some:
-            for name in row[3]:
-                known.setdefault(name, (row[0], row[5]))
-    return ((name, pk, phase) for name, (pk, phase) in known.items())
+    known: dict[str, tuple[int | None, bool]] = {}
+    for some in ([r for r in rows if r[3]], [r for r in rows if not r[3]]):
+        for names_of in (lambda row: row[:1], lambda row: row[1:2], lambda row: row[2]):
+            for row in some:
+                for name in names_of(row):
+                    known.setdefault(name, row[4:])
+    return known
 
 
 def facts_of_opportunities(opportunity_pks: Iterable[int]) -> dict[int, Facts]:

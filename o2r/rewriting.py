@@ -113,7 +113,8 @@ class Rewriting:
         self._closed: list[int] = []
         self._moved: list[tuple[int, date]] = []
         fresh = [deal.pk for deal in deals if deal.pk not in stored]
-        self._pks = dict(zip(fresh, bulk_write.allocate_ids(Opportunity, len(fresh)), strict=True))
+        ids = bulk_write.allocate_ids(Opportunity, len(fresh)) if fresh else []
+        self._pks = dict(zip(fresh, ids, strict=True))
         for deal in deals:
             old = stored.get(deal.pk)
             known = items.get(old.pk, ()) if old else ()
