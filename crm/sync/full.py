@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from crm import failpoints
@@ -175,9 +176,8 @@ def _sweep(session: Session, part: SyncRunModule, module: Module, store: Store) 
             f"{shown} of the {module.label} that were held for deletion are in the CRM after all.",
         )
     # Those of interrupted runs that nobody went on with are answered by this one as well.
-    SweepCandidate.objects.filter(
-        part__run__kind=runs.FULL, part__module=part.module, part__lte=part.pk
-    ).delete()
+    left_behind = Q(part__run__kind=runs.FULL, part__module=part.module, part__lt=part.pk)
+    SweepCandidate.objects.filter(Q(part=part) | left_behind).delete()
 
 
 def settle(

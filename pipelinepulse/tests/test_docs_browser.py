@@ -56,7 +56,7 @@ def test_docs_are_legible_in_both_themes_and_lead_back(
     page.goto(f"{live_server.url}/docs")
     page.locator("#operations-Sync-zoho_status").wait_for()
     chapters = page.locator(".opblock-tag").evaluate_all("all => all.map(a => a.dataset.tag)")
-    assert chapters == ["Opportunities", "Sync", "Mirror"]
+    assert chapters == ["Opportunities", "O2R", "Sync", "Mirror"]
     page.evaluate(AXE.read_text())
     found = page.evaluate("(rules) => axe.run({runOnly: rules})", RULES)["violations"]
     told = [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"]]
