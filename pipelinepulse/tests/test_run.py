@@ -65,7 +65,7 @@ class Running:
     def get(self, path: str, **headers: str) -> int:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own
                 return answer.status
         except urllib.error.HTTPError as refused:
             refused.close()
